@@ -1,0 +1,36 @@
+# `make test` on a fresh machine makes the environment and runs the tests; `make check` is what a change has to pass.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test check check-all format benchmark results clean
+
+test: $(READY)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 -m "not slow"
+
+# Minutes: everything above, then kills and memory limits, the mutants, and the wheel in an environment of its own.
+check-all: check
+	$(BIN)/pytest -m slow
+	$(BIN)/python tests/mutants.py
+	bash tests/wheel.sh $(PYTHON)
+
+format: $(READY)
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,319 @@
+"""What a person holds at the end: a model that predicts, can be measured, merged, and saved as half a megabyte."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ttctune import adapter_folder
+from ttctune.adapter_folder import Record
+from ttctune.backbone.description import InputDescription
+from ttctune.backbone.model import Backbone, Site
+from ttctune.backbone.opening import open_backbone
+from ttctune.errors import AdapterError
+from ttctune.evaluation import Evaluation, evaluate_logits, logits_of
+from ttctune.images import LabelledImages, decode, decode_all, open_evaluation_images
+from ttctune.method.attachment import Attachment, attach, load_adapter
+from ttctune.method.merge import merge
+from ttctune.model_card import model_card
+from ttctune.output_folder import written_whole
+from ttctune.recipe import Recipe
+from ttctune.training.device import find_place
+from ttctune.training.precision import Precision, by_hand
+from ttctune.version import __version__
+
+#: Images a step when predicting.
+BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A backbone with an adapter on it.
+
+    Attributes:
+        attachment: The adapted copy of the backbone, and the places of what was trained.
+        classes: Class names in label order.
+        input: The pictures the model takes.
+        recipe: The settings it was made with.
+        settled: What the run decided itself (precision and why, parts of a batch, device).
+        data: Where the images came from, how many, how val was made.
+        metrics: What was measured on val.
+        importance: Site name -> score of every channel; empty where it was not kept.
+        history: One row an epoch.
+    """
+
+    attachment: Attachment
+    classes: tuple[str, ...]
+    input: InputDescription
+    recipe: Recipe
+    settled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    importance: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def model(self) -> nn.Module:
+        """Normalised float images N x C x H x W -> logits N x classes; in eval mode."""
+        return self.attachment.model
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The object handed over, as it was."""
+        return self.attachment.backbone.model
+
+    @cached_property
+    def adapter(self) -> nn.Module:
+        """A view whose parameters are exactly the trained tensors, named as in the file."""
+        return self.attachment.adapter
+
+    @property
+    def selection(self) -> dict[str, Tensor]:
+        """Site name -> tuned channels, int64, ascending."""
+        return {site.name: tuning.channels.cpu() for site, tuning in self.attachment.tunings.items()}
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Trained parameters of the channels, the norms and the head."""
+        return self.attachment.parameter_counts()
+
+    def logits(self, images: Any, precision: str = "fp32") -> Tensor:
+        """Logits of pictures.
+
+        Args:
+            images: A picture or a list of them (paths, PIL images, uint8 arrays), or `LabelledImages`.
+            precision: "fp32", "bf16" or "fp16".
+
+        Returns:
+            float32, N x classes, on the CPU.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        plan = by_hand(precision, next(self.model.parameters()).device)
+        if isinstance(images, LabelledImages):
+            return self._logits((pictures for pictures, _ in images.batches(BATCH)), plan)
+        many = isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
+        pictures = images if many else [images]
+        chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
+        return self._logits((torch.stack([decode(p, self.input) for p in chunk]) for chunk in chunks), plan)
+
+    def _logits(self, batches: Iterable[Tensor], plan: Precision) -> Tensor:
+        outputs = logits_of(self.model, batches, self.input, plan)
+        return torch.cat([torch.empty(0, len(self.classes)), *outputs])
+
+    def predict(self, images: Any, precision: str = "fp32") -> np.ndarray:
+        """Probabilities of pictures.
+
+        Args:
+            images: A picture or a list of them: paths, PIL images, uint8 arrays (H x W x C, C x H x W or H x W).
+            precision: "fp32", "bf16" or "fp16".
+
+        Returns:
+            float32 array, N x classes; rows sum to 1.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        return self.logits(images, precision).softmax(1).numpy()
+
+    def predict_files(
+        self, files: Sequence[Path], precision: str = "fp32", *, skip_bad: bool = False
+    ) -> Iterator[tuple[Path, np.ndarray]]:
+        """Probabilities of image files, a batch at a time, so that any number of them fits in memory.
+
+        Args:
+            files: Paths of images.
+            precision: "fp32", "bf16" or "fp16".
+            skip_bad: Leave out files that cannot be read.
+
+        Yields:
+            Each file that was read, with its float32 probabilities.
+
+        Raises:
+            DataError: A file cannot be read, and `skip_bad` is not given.
+        """
+        for start in range(0, len(files), BATCH):
+            chunk = files[start : start + BATCH]
+            images, skipped = decode_all(chunk, self.input, budget_bytes=sys.maxsize, skip_bad=skip_bad)
+            bad = {index for index, _ in skipped}
+            read = [file for index, file in enumerate(chunk) if index not in bad]
+            plan = by_hand(precision, next(self.model.parameters()).device)
+            yield from zip(read, self._logits([images], plan).softmax(1).numpy(), strict=True)
+
+    def evaluate(self, data: Any, *, precision: str = "fp32", skip_bad: bool = False) -> Evaluation:
+        """Measure on labelled images: the test part where there is one, else val, else all.
+
+        On the very data it was trained on, without a val part of its own, the images that were held out are read.
+
+        Args:
+            data: Folder, (images, labels), or data set.
+            precision: "fp32", "bf16" or "fp16".
+            skip_bad: Leave unreadable images out, and count them.
+
+        Raises:
+            DataError: The data cannot be read, or has classes the model does not know.
+        """
+        images, part, skipped = open_evaluation_images(
+            data,
+            self.input,
+            self.classes,
+            held_out=self.data.get("held_out"),
+            skip_bad=skip_bad,
+            cache_bytes=self.recipe.cache_mb << 20,
+        )
+        return self.evaluate_images(images, part, skipped=skipped, precision=precision)
+
+    def evaluate_images(
+        self, images: LabelledImages, part: str, *, skipped: int = 0, precision: str = "fp32"
+    ) -> Evaluation:
+        """Measure on images that are decoded already."""
+        return evaluate_logits(self.logits(images, precision), images.labels, self.classes, part, skipped)
+
+    def merge(self) -> nn.Module:
+        """A new plain module of the backbone's own classes with equal outputs, sharing nothing with it.
+
+        Raises:
+            MergeError: The adapter acts on the residual stream.
+        """
+        return merge(self.attachment)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the adapter folder, whole or not at all.
+
+        Args:
+            folder: Absent or empty; with `overwrite`, an adapter there is replaced in one step.
+            overwrite: Replace an adapter.
+
+        Raises:
+            FolderError: The folder is taken, or cannot be written.
+        """
+        with written_whole(Path(folder), overwrite=overwrite) as made:
+            self.write_files(made)
+
+    def write_files(self, folder: Path) -> None:
+        """Write the adapter's files into a folder that this process owns."""
+        tensors = adapter_folder.to_disk(self.adapter.state_dict(), self.recipe.adapter_dtype)
+        record = self.record()
+        adapter_folder.write(folder, record, tensors, self.importance, self.history, model_card(record))
+
+    def record(self) -> dict[str, Any]:
+        """What adapter.json holds, but for the format number and the digests."""
+        import timm
+
+        backbone = self.attachment.backbone
+        return {
+            "backbone": {"name": backbone.name, "digest": backbone.digest},
+            "classes": self.classes,
+            "input": dataclasses.asdict(self.input),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "settled": dict(self.settled),
+            "data": dict(self.data),
+            "parameters": self.parameters,
+            "metrics": dict(self.metrics),
+            "versions": {
+                "ttctune": __version__,
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+            },
+        }
+
+
+def load(
+    folder: str | Path,
+    model: str | nn.Module | None = None,
+    weights: str | Path | None = None,
+    *,
+    device: str = "cpu",
+) -> Adapted:
+    """Open an adapter folder.
+
+    Args:
+        folder: Made by `fit` or `save`.
+        model: The backbone, where it was a module of your own or has moved; else opened by its name.
+        weights: A weights file for the backbone, instead of timm's hub.
+        device: Where the model goes: "cpu", "cuda", "mps" or "auto".
+
+    Returns:
+        The adapted model, in eval mode, with the outputs it had when saved.
+
+    Raises:
+        AdapterError: The folder is damaged, too new, or belongs to another backbone.
+        BackboneError: The backbone cannot be opened.
+    """
+    folder = Path(folder)
+    record = adapter_folder.read_record(folder)
+    tensors = adapter_folder.read_tensors(folder, record)
+    if model is None and record.backbone.name.startswith("module:"):
+        raise AdapterError(
+            f"{folder} was made on a model of your own ({record.backbone.name})",
+            "that model",
+            "pass it as model=",
+        )
+    backbone = open_backbone(model if model is not None else record.backbone.name, weights)
+    if backbone.digest != record.backbone.digest:
+        raise AdapterError(
+            f"backbone {backbone.name} with digest {backbone.digest[:12]}",
+            f"{record.backbone.name} with digest {record.backbone.digest[:12]}, on which {folder} was made",
+            "check --model and --weights",
+        )
+    attachment, description, recipe = _rebuild(folder, record, backbone, tensors)
+    attachment.model.to(find_place(device).device)
+    return Adapted(
+        attachment,
+        record.classes,
+        description,
+        recipe,
+        record.settled,
+        record.data,
+        record.metrics,
+        adapter_folder.read_importance(folder),
+        adapter_folder.read_history(folder),
+    )
+
+
+def _rebuild(
+    folder: Path, record: Record, backbone: Backbone, tensors: Mapping[str, Tensor]
+) -> tuple[Attachment, InputDescription, Recipe]:
+    try:
+        description = InputDescription.from_json(record.input)
+        recipe = Recipe(**record.recipe)
+        attachment = attach(backbone, len(record.classes), image_size=(description.height, description.width))
+        suffix = ".channels"
+        selection = {
+            name.removeprefix("sites.").removesuffix(suffix): channels
+            for name, channels in tensors.items()
+            if name.startswith("sites.") and name.endswith(suffix)
+        }
+        sites = backbone.sites(recipe.sites)
+        for name, channels in selection.items():
+            _check_channels(name, channels, sites)
+        attachment.tune(sites, selection, recipe.form)
+        load_adapter(attachment, tensors)
+    except AdapterError:
+        raise
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise AdapterError(
+            f"{folder} does not fit its own record ({reason})", "the folder as it was saved", "fetch it again"
+        ) from error
+    return attachment, description, recipe
+
+
+def _check_channels(name: str, channels: Tensor, sites: Sequence[Site]) -> None:
+    site = next((s for s in sites if s.name == name), None)
+    if site is None:
+        raise AdapterError(f"channels for site {name}", "a site of the recipe", "fetch the folder again")
+    ascending = channels.ndim == 1 and bool((channels.diff() > 0).all())
+    if not ascending or not len(channels) or not 0 <= int(channels[0]) <= int(channels[-1]) < site.width:
+        raise AdapterError(
+            f"channels of site {name} out of order or range",
+            f"0 to {site.width - 1}, ascending",
+            "fetch it again",
+        )

@@ -1,0 +1,210 @@
+"""The adapter on disk: what was trained, and all that is needed to use it again.
+
+adapter.json            the record below, with the SHA-256 of the tensors' file
+adapter.safetensors     sites.<block>.<site>.{channels,map,bias | rows,bias}, norms.<name>.*, head.*
+importance.safetensors  <block>.<site> -> score of every channel (for `inspect`; not needed to load)
+history.jsonl           one line an epoch
+README.md               the model card
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ttctune.errors import AdapterError
+from ttctune.files import write_atomically
+
+FORMAT = 1
+RECORD, TENSORS, IMPORTANCE = "adapter.json", "adapter.safetensors", "importance.safetensors"
+HISTORY, CARD = "history.jsonl", "README.md"
+
+#: A record is text about one model; anything larger is not ours.
+LARGEST_RECORD = 16 << 20
+
+
+class BackboneRecord(BaseModel):
+    """Which backbone the adapter belongs to."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    digest: str
+
+
+class Record(BaseModel):
+    """What adapter.json holds.
+
+    Attributes:
+        ttctune_format: Number of this format.
+        backbone: Name, and digest of its tensors.
+        classes: Class names in label order.
+        input: Preprocessing: an `InputDescription`.
+        recipe: Every setting of the run.
+        settled: What the run decided itself: precision and why, parts of a batch, device, threads.
+        data: Where the images came from, how many, how val was made.
+        parameters: Trained parameters of channels, norms and head.
+        metrics: What was measured on val.
+        versions: Of ttctune, torch and timm.
+        sha256: File -> digest.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    ttctune_format: int
+    backbone: BackboneRecord
+    classes: tuple[str, ...] = Field(min_length=1)
+    input: dict[str, Any]
+    recipe: dict[str, Any]
+    settled: dict[str, Any]
+    data: dict[str, Any]
+    parameters: dict[str, int]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    sha256: dict[str, str]
+
+
+def to_disk(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """As stored: channels as int16 where they fit, floats as `dtype` ("float32" or "float16")."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            kind = getattr(torch, dtype)
+        else:
+            kind = torch.int16 if int(tensor.max()) <= torch.iinfo(torch.int16).max else torch.int32
+        stored[name] = tensor.detach().cpu().to(kind).contiguous()
+    return stored
+
+
+def write(
+    folder: Path,
+    record: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    importance: Mapping[str, Tensor],
+    history: Sequence[Mapping[str, Any]],
+    card: str,
+) -> None:
+    """Write the files, the record last: a folder with a record is whole.
+
+    Args:
+        folder: Exists, and is owned by this process.
+        record: A `Record` without format number and digests.
+        tensors: As stored.
+        importance: Site name -> score; may be empty.
+        history: One row an epoch.
+        card: Text of README.md.
+
+    Raises:
+        FolderError: The folder cannot be written.
+    """
+    content = save(dict(tensors))
+    write_atomically(folder / TENSORS, content)
+    if importance:
+        write_atomically(folder / IMPORTANCE, save({k: v.float().contiguous() for k, v in importance.items()}))
+    write_history(folder, history)
+    write_atomically(folder / CARD, card)
+    whole = Record(ttctune_format=FORMAT, sha256={TENSORS: hashlib.sha256(content).hexdigest()}, **record)
+    write_atomically(folder / RECORD, json.dumps(whole.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write history.jsonl, one line an epoch.
+
+    Raises:
+        FolderError: The folder cannot be written.
+    """
+    write_atomically(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in history))
+
+
+def read_record(folder: Path) -> Record:
+    """Read and check adapter.json.
+
+    Raises:
+        AdapterError: It is missing, damaged, or of a newer format.
+    """
+    file = _inside(folder, RECORD)
+    if file.stat().st_size > LARGEST_RECORD:
+        raise AdapterError(f"{file} of {file.stat().st_size} bytes", "an adapter's record", "fetch the folder again")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        number = values.get("ttctune_format") if isinstance(values, dict) else None
+        if isinstance(number, int) and number > FORMAT:
+            raise AdapterError(f"{file} of format {number}", f"format {FORMAT} or older", "install a newer ttctune")
+        return Record(**values)
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, AdapterError):
+            raise
+        problem = str(error).replace("\n", " ")[:200]
+        raise AdapterError(f"{file} is damaged ({problem})", "an adapter's record", "fetch the folder again") from error
+
+
+def read_tensors(folder: Path, record: Record) -> dict[str, Tensor]:
+    """Read adapter.safetensors; channels as int64, floats as float32.
+
+    Raises:
+        AdapterError: The file is missing, cut short, or not the one that the record describes.
+    """
+    if set(record.sha256) != {TENSORS}:
+        raise AdapterError(
+            f"{folder / RECORD} names {', '.join(map(repr, record.sha256)) or 'no file'}",
+            f"{TENSORS} alone",
+            "fetch the folder again",
+        )
+    file = _inside(folder, TENSORS)
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != record.sha256[TENSORS]:
+        raise AdapterError(
+            f"{file} is not the file that {RECORD} describes (its SHA-256 differs)",
+            "the file as it was saved",
+            "fetch the folder again",
+        )
+    try:
+        tensors = load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise AdapterError(f"{file} is damaged ({error})", "a safetensors file", "fetch the folder again") from error
+    return {k: v.float() if v.is_floating_point() else v.long() for k, v in tensors.items()}
+
+
+def read_importance(folder: Path) -> dict[str, Tensor]:
+    """The scores of every channel, or nothing where they were not kept.
+
+    Raises:
+        AdapterError: The file is damaged.
+    """
+    if not (folder / IMPORTANCE).exists():
+        return {}
+    try:
+        return load(_inside(folder, IMPORTANCE).read_bytes())
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise AdapterError(
+            f"{folder / IMPORTANCE} is damaged ({error})", "a safetensors file", "remove the file"
+        ) from error
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of history.jsonl; none where it is missing."""
+    file = folder / HISTORY
+    if not file.exists():
+        return []
+    try:
+        return [json.loads(line) for line in _inside(folder, HISTORY).read_text().splitlines()]
+    except ValueError as error:
+        raise AdapterError(f"{file} is damaged ({error})", "one JSON object a line", "remove the file") from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}", "a folder made by `ttctune fit`", "check the path")
+    file = folder / name
+    if not file.is_file():
+        if (folder / "checkpoint").exists():
+            raise AdapterError(f"{folder} is unfinished", "a finished run", "go on with `ttctune fit --resume`")
+        raise AdapterError(f"{folder} has no {name}", "a folder made by `ttctune fit`", "check the path")
+    if file.resolve().parent != folder.resolve():
+        raise AdapterError(f"{file} leads out of its folder", "a file in the folder", "fetch the folder again")
+    return file

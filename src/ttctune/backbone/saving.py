@@ -1,0 +1,37 @@
+"""A plain model as a folder in timm's format: `timm.create_model("local-dir:FOLDER", pretrained=True)` opens it."""
+
+from pathlib import Path
+
+from torch import nn
+
+import ttctune.torchvision_operators  # noqa: F401  (before timm)
+
+import timm.models  # isort: skip
+
+from ttctune.backbone.description import InputDescription
+from ttctune.version import __version__
+
+
+def write_timm_folder(folder: Path, model: nn.Module, description: InputDescription, classes: tuple[str, ...]) -> None:
+    """Write config.json (architecture, sizes, preprocessing, class names) and model.safetensors.
+
+    Args:
+        folder: Exists, and is owned by this process.
+        model: A merged model.
+        description: Of the pictures it takes.
+        classes: Class names in label order.
+    """
+    timm.models.save_for_hf(
+        model,
+        str(folder),
+        model_config={"label_names": list(classes), "merged_by_ttctune": __version__},
+        safe_serialization=True,
+        data_config={
+            "input_size": (description.channels, description.height, description.width),
+            "mean": description.mean,
+            "std": description.std,
+            "interpolation": description.interpolation,
+            "crop_pct": 1.0 if description.resize == "squash" else description.crop_share,
+            "crop_mode": "squash" if description.resize == "squash" else description.crop_mode,
+        },
+    )

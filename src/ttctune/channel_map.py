@@ -1,0 +1,91 @@
+"""The picture of an adapter: blocks x channels, importance as shade, the chosen ones marked."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ttctune.errors import FolderError
+from ttctune.files import write_atomically
+
+FORMATS = (".png", ".svg")
+
+
+def selection_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Site name -> chosen channels, from an adapter's tensors, in order of depth."""
+    chosen = {
+        name.removeprefix("sites.").removesuffix(".channels"): channels
+        for name, channels in tensors.items()
+        if name.startswith("sites.") and name.endswith(".channels")
+    }
+    return dict(sorted(chosen.items(), key=lambda item: (item[0].partition(".")[2], int(item[0].partition(".")[0]))))
+
+
+def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, Tensor], title: str) -> None:
+    """Write one panel a kind of site: a row a block, a column a channel.
+
+    Args:
+        file: Ends in .png or .svg.
+        selection: Site name -> chosen channels.
+        importance: Site name -> score; sites without one are drawn by the choice alone.
+        title: Of the figure.
+
+    Raises:
+        FolderError: Another ending, or the file cannot be written.
+    """
+    if file.suffix.lower() not in FORMATS:
+        raise FolderError(f"picture {file}", "a name ending in .png or .svg", "change --picture")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys(name.partition(".")[2] for name in selection or importance))
+    figure = Figure(figsize=(11, 1 + 3 * max(len(kinds), 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(max(len(kinds), 1), 1, squeeze=False)[:, 0]
+    for axis, kind in zip(axes, kinds, strict=False):
+        blocks = sorted(int(n.partition(".")[0]) for n in {*selection, *importance} if n.partition(".")[2] == kind)
+        shade, marks = _rows(kind, blocks, selection, importance)
+        extent = (-0.5, shade.shape[1] - 0.5, len(blocks) - 0.5, -0.5)
+        axis.imshow(
+            shade.numpy(),
+            aspect="auto",
+            cmap="Greys",
+            vmin=0,
+            vmax=1.6,
+            extent=extent,
+            interpolation="nearest",
+        )
+        overlay = torch.where(marks, 1.0, float("nan"))
+        axis.imshow(
+            overlay.numpy(),
+            aspect="auto",
+            cmap=ListedColormap(["#d95f02"]),
+            extent=extent,
+            interpolation="nearest",
+        )
+        axis.set(title=f"{kind}: {int(marks.sum())} channels chosen", xlabel="channel", ylabel="block")
+        axis.set_yticks(range(len(blocks)), [str(b) for b in blocks])
+    figure.suptitle(f"{title}: chosen channels (orange); darker grey is more important, per block")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file.suffix.lower()[1:], dpi=150)
+    write_atomically(file, buffer.getvalue())
+
+
+def _rows(
+    kind: str, blocks: list[int], selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Shade (blocks x channels, rank of the score in 0..1) and marks (blocks x channels, bool)."""
+    names = [f"{block}.{kind}" for block in blocks]
+    scored = [importance[name] for name in names if name in importance]
+    chosen = [selection[name] for name in names if name in selection]
+    width = max([len(s) for s in scored] + [int(c.max()) + 1 for c in chosen])
+    shade, marks = torch.zeros(len(names), width), torch.zeros(len(names), width, dtype=torch.bool)
+    for row, name in enumerate(names):
+        if name in importance:
+            shade[row] = importance[name].argsort().argsort() / max(width - 1, 1)
+        if name in selection:
+            marks[row, selection[name]] = True
+    return shade, marks

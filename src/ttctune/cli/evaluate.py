@@ -1,0 +1,47 @@
+"""`ttctune evaluate`: how good an adapted model is on labelled images."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttctune.cli.options import (
+    Adapter,
+    Device,
+    FormatOption,
+    Json,
+    Quiet,
+    Seed,
+    Threads,
+    Weights,
+    start,
+)
+
+EXAMPLE = "ttctune evaluate runs/flowers --data flowers/"
+
+
+def command(
+    folder: Adapter,
+    data: Annotated[Path, typer.Option(help="Folder of images, or with an index.csv.", metavar="DIR")],
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: FormatOption = "auto",
+    threads: Threads = None,
+    seed: Seed = "0",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure on the test part of the data; without one on val, else on all images; says which."""
+    number_format = start(precision, threads, seed)
+    from ttctune.adapted import load
+    from ttctune.cli import printing
+
+    adapted = load(folder, weights=weights, device=device)
+    evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(evaluation)))
+    else:
+        printing.evaluation(evaluation, adapted.classes, brief=quiet)

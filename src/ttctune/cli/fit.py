@@ -1,0 +1,90 @@
+"""`ttctune fit`: adapt a model to a folder of images."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttctune.cli.options import Device, Json, Quiet, Threads, Weights, threads_of, with_recipe
+from ttctune.recipe import Recipe
+
+EXAMPLE = "ttctune fit --data flowers/ --model vit_base_patch16_224.augreg_in21k -o runs/flowers"
+
+#: Where runs go when nobody says.
+RUNS = Path("runs")
+
+
+@with_recipe
+def command(
+    data: Annotated[Path, typer.Option(help="Folder of images, or with an index.csv.", metavar="DIR")],
+    model: Annotated[str, typer.Option(help="timm name, or local-dir:FOLDER.", metavar="NAME")],
+    recipe: Recipe,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder to write; default: a new one in runs/.", metavar="DIR"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what ttctune wrote there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, for how long.")] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Adapt a pre-trained model to your images: align, score the channels, tune those that matter."""
+    from ttctune.cli import printing
+    from ttctune.run import adapt, plan
+
+    if dry_run:
+        printing.plan(
+            plan(model, data, recipe, weights, device=device, threads=threads_of(threads), quiet=quiet),
+            as_json,
+        )
+        return
+    folder = out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model, data))
+    try:
+        adapted = adapt(
+            model,
+            data,
+            recipe,
+            weights,
+            folder,
+            device=device,
+            threads=threads_of(threads),
+            quiet=quiet,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    except BaseException as error:
+        if not isinstance(error, Exception) and not quiet:
+            printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
+        raise
+    if as_json:
+        result = {"folder": str(folder), "parameters": adapted.parameters, "metrics": dict(adapted.metrics)}
+        print(json.dumps(result | {"settled": dict(adapted.settled)}))
+    elif not quiet:
+        printing.fitted(adapted, folder, data, weights)
+
+
+def _new_folder(parent: Path, model: str, data: Path) -> Path:
+    name = f"{data.resolve().name}-{model.rpartition('/')[2].partition('.')[0].removeprefix('local-dir:')}"
+    number = 1
+    while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _only_unfinished(parent: Path) -> Path:
+    from ttctune.errors import FolderError
+    from ttctune.output_folder import state_of
+
+    found = [p for p in sorted(parent.glob("*")) if state_of(p) == "unfinished"]
+    if len(found) != 1:
+        raise FolderError(
+            f"{len(found)} unfinished runs in {parent}/",
+            "exactly one, or a folder to resume",
+            "name it with -o",
+        )
+    return found[0]

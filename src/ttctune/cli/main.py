@@ -1,0 +1,73 @@
+"""The command `ttctune`: its verbs, and what becomes of errors.
+
+Exit codes: 0 done; 1 refused, with one line on stderr; 2 an unknown flag or a missing argument; 130 interrupted,
+143 terminated, both leaving a folder that `--resume` goes on with.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import typer
+from typer.exceptions import TyperException
+
+from ttctune.cli import evaluate, fit, inspect, merge, predict
+from ttctune.errors import TtcError
+from ttctune.version import __version__
+
+INTERRUPTED, TERMINATED = 130, 143
+
+app = typer.Typer(
+    name="ttctune",
+    help="Adapt a pre-trained vision transformer to your images in two stages.",
+    epilog="First: ttctune fit --data IMAGES --model deit_tiny_patch16_224",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (fit, evaluate, predict, inspect, merge):
+    app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(verb.command)
+
+
+@app.callback(invoke_without_command=True)
+def version(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """Adapt a pre-trained vision transformer to your images in two stages."""
+    if version:
+        print(f"ttctune {__version__}")
+        raise typer.Exit
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that everything is closed on the way out."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(args=arguments, prog_name="ttctune", standalone_mode=False)
+    except TtcError as error:
+        print(f"ttctune: {error}", file=sys.stderr)
+        return 1
+    except TyperException as error:
+        print(f"ttctune: {error.format_message()} See `ttctune --help`.", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = None
+        return 1
+    except Terminated:
+        print("ttctune: terminated", file=sys.stderr)
+        return TERMINATED
+    if code == INTERRUPTED:
+        print("ttctune: interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def script() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""`ttctune merge`: fold an adapter into a plain model that timm opens."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttctune.cli.options import Adapter, Json, Quiet, Weights
+
+EXAMPLE = "ttctune merge runs/flowers -o merged/"
+
+
+def command(
+    folder: Adapter,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write, absent or empty.", metavar="DIR")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a merged model there.")] = False,
+    weights: Weights = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the merged model: equal outputs, nothing left to pay, no ttctune needed to use it."""
+    from ttctune.adapted import load
+    from ttctune.backbone.saving import write_timm_folder
+    from ttctune.cli import printing
+    from ttctune.output_folder import written_whole
+
+    with written_whole(out, overwrite=overwrite) as made:
+        adapted = load(folder, weights=weights)
+        write_timm_folder(made, adapted.merge(), adapted.input, adapted.classes)
+    if as_json:
+        print(json.dumps({"folder": str(out)}))
+    elif not quiet:
+        printing.result(f"wrote {out}")
+        printing.hint(f'next: timm.create_model("local-dir:{out}", pretrained=True)')

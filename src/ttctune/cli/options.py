@@ -1,0 +1,127 @@
+"""Options that several verbs share, and the flags made from the recipe.
+
+Values are read as text and checked here or by the recipe, so that a bad value is one line and exit code 1.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from ttctune.errors import RecipeError
+from ttctune.recipe import PRESETS, Recipe, flag_of
+
+Weights = Annotated[
+    Path | None, typer.Option(help="File of the backbone's weights, instead of timm's hub.", metavar="FILE")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Threads = Annotated[str | None, typer.Option(help="Threads of the CPU; default: torch's choice.", metavar="N")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Seed = Annotated[str, typer.Option(help="Of everything that is random.", metavar="N")]
+FormatOption = Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16; auto is fp32 here.")]
+Adapter = Annotated[Path, typer.Argument(help="Folder made by `ttctune fit`.", metavar="FOLDER")]
+
+FORMATS = ("fp32", "bf16", "fp16")
+
+
+def whole_number(flag: str, text: str, least: int = 1) -> int:
+    """Read a whole number.
+
+    Raises:
+        RecipeError: It is none, or too small.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise RecipeError(f"{flag} {text}", f"a whole number of at least {least}", f"change {flag}")
+    return value
+
+
+def threads_of(text: str | None) -> int | None:
+    """The value of --threads."""
+    return None if text is None else whole_number("--threads", text)
+
+
+def start(precision: str, threads: str | None, seed: str) -> str:
+    """Set threads and seed, and return the number format for using a model.
+
+    Raises:
+        RecipeError: A value is not as expected.
+    """
+    if precision not in ("auto", *FORMATS):
+        raise RecipeError(f"--precision {precision}", f"auto, {', '.join(FORMATS)}", "change --precision")
+    chosen = whole_number("--seed", seed, least=0)
+    import torch
+
+    torch.manual_seed(chosen)
+    if threads is not None:
+        torch.set_num_threads(whole_number("--threads", threads))
+    return "fp32" if precision == "auto" else precision
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb one flag for each setting of the recipe; it gets them, checked, as its argument `recipe`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.name != "recipe"]
+    flags = [_flag(name) for name in Recipe.model_fields]
+    preset = inspect.Parameter(
+        "preset",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="default",
+        annotation=Annotated[str, typer.Option(help=f"{' or '.join(PRESETS)}.", rich_help_panel="Recipe")],
+    )
+
+    def wrapped(**values: Any) -> None:
+        given = {n: values.pop(n) for n in Recipe.model_fields}
+        changes = {n: v for n, v in given.items() if v is not None}
+        command(recipe=Recipe.preset(values.pop("preset"), **changes), **values)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapped.__signature__ = inspect.Signature([*parameters, preset, *flags])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in [*parameters, preset, *flags]}
+    wrapped.__doc__ = command.__doc__
+    return wrapped
+
+
+def _flag(name: str) -> inspect.Parameter:
+    field = Recipe.model_fields[name]
+    kind = field.annotation
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    says_default = default is None or "default:" in (field.description or "")
+    text = _choices(kind) + (field.description or "") + ("" if says_default else f" (default: {str(default).lower()})")
+    flag = flag_of(name)
+    if kind is bool:
+        option = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, rich_help_panel="Recipe", show_default=False)
+        annotation: Any = Annotated[bool | None, option]
+    else:
+        option = typer.Option(flag, help=text, metavar=_metavar(kind), rich_help_panel="Recipe", show_default=False)
+        annotation = Annotated[str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _choices(kind: Any) -> str:
+    """What a flag can be, where it is one or several of a few words: `a, b or c: `."""
+    several = get_origin(kind) is tuple
+    words = get_args(get_args(kind)[0] if several else kind)
+    if not all(isinstance(word, str) for word in words) or not words:
+        return ""
+    return f"{', '.join(words[:-1])} {'and' if several else 'or'} {words[-1]}: "
+
+
+def _metavar(kind: Any) -> str:
+    """A word -> "NAME", words -> "NAME,...", int -> "N", float -> "X"."""
+    if get_origin(kind) is Literal:
+        return "NAME"
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        return "NAME,..."
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        members = [k for k in get_args(kind) if k is not type(None)]
+        return "|".join(dict.fromkeys(_metavar(k) for k in members))
+    return {int: "N", float: "X"}.get(kind, "HxW")

@@ -1,0 +1,25 @@
+"""Files to uint8 tensors: finding images and labels, decoding, keeping, batching, augmenting."""
+
+from ttctune.images.augmentation import HURTS, Augmentation
+from ttctune.images.batches import LabelledImages, epoch_order
+from ttctune.images.cache import decode_all
+from ttctune.images.decoding import decode
+from ttctune.images.opening import ImageData, open_evaluation_images, open_images
+from ttctune.images.sources import PartSource, Source, open_source
+from ttctune.images.sources.image_files import pictures_in
+
+__all__ = [
+    "HURTS",
+    "Augmentation",
+    "ImageData",
+    "LabelledImages",
+    "PartSource",
+    "Source",
+    "decode",
+    "decode_all",
+    "epoch_order",
+    "open_evaluation_images",
+    "open_images",
+    "open_source",
+    "pictures_in",
+]

@@ -1,0 +1,141 @@
+"""What counts as one picture, and sequences of them that are read only when asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ttctune.errors import DataError
+
+#: One picture: a file, a PIL image, or a uint8 array of H x W (grey) or H x W x C.
+Picture: TypeAlias = Path | Image.Image | np.ndarray[Any, Any]
+
+_KINDS = "a path, a PIL image, or a uint8 (or float in [0, 1]) array or tensor"
+
+
+class Chosen(Sequence[Picture]):
+    """Some pictures of a longer sequence, in a given order; none is read before it is asked for."""
+
+    def __init__(self, pictures: Sequence[Picture], indices: Sequence[int]) -> None:
+        self.pictures, self.indices = pictures, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chosen": ...
+    def __getitem__(self, index: int | slice) -> "Picture | Chosen":
+        if isinstance(index, slice):
+            return Chosen(self.pictures, self.indices[index])
+        return self.pictures[self.indices[index]]
+
+    def name(self, index: int) -> str:
+        """What to call a picture in a message."""
+        return picture_name(self.pictures, self.indices[index])
+
+
+def picture_name(pictures: Sequence[Picture], index: int) -> str:
+    """What to call one picture of a sequence in a message: its path, or its number in what was given."""
+    if isinstance(pictures, Chosen):
+        return pictures.name(index)
+    if isinstance(pictures, list) and isinstance(pictures[index], (str, Path)):
+        return str(pictures[index])
+    return f"image {index}"
+
+
+def to_picture(thing: Any, name: str, channels: int | None = None) -> Picture:
+    """Bring one image, in any accepted form, to one of the three kinds of picture.
+
+    Args:
+        thing: A path (string or Path), a PIL image, or an array or tensor: uint8, or float in [0, 1]; H x W,
+            H x W x C or C x H x W.
+        name: What to call it in a message.
+        channels: How many channels are expected, where that is known; an array's last axis of that length
+            holds them.
+
+    Returns:
+        A Path, a PIL image, or a uint8 array of H x W or H x W x C.
+
+    Raises:
+        DataError: It is something else, or its values or shape make no sense.
+    """
+    if isinstance(thing, (str, Path)):
+        return Path(thing)
+    if isinstance(thing, Image.Image):
+        return thing
+    if not isinstance(thing, (np.ndarray, torch.Tensor)):
+        raise DataError(f"{name} is of type {type(thing).__name__}", _KINDS, "convert it")
+    array = to_numpy(thing)
+    check_values(array, name)
+    if array.ndim == 3 and array.shape[-1] == channels and not isinstance(thing, torch.Tensor):
+        return to_bytes(array)
+    if array.ndim == 3:
+        array = np.moveaxis(array, channel_axis(array.shape, isinstance(thing, torch.Tensor), name), -1)
+    elif array.ndim != 2:
+        raise DataError(f"{name} has shape {tuple(array.shape)}", "H x W, H x W x C or C x H x W", "reshape it")
+    return to_bytes(array)
+
+
+def to_numpy(array: "np.ndarray[Any, Any] | torch.Tensor") -> "np.ndarray[Any, Any]":
+    """The same values as a numpy array on the CPU; bfloat16 becomes float32."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    return array
+
+
+def check_values(array: "np.ndarray[Any, Any]", name: str) -> None:
+    """Refuse arrays that are neither uint8 nor float in [0, 1].
+
+    Raises:
+        DataError: Another dtype, or floats outside the range or not finite.
+    """
+    if array.dtype == np.uint8 or array.size == 0:
+        return
+    expected = "uint8 in 0..255 or floats in [0, 1]"
+    if array.dtype.kind != "f":
+        raise DataError(f"{name} has dtype {array.dtype}", expected, "convert the values")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0.0 and high <= 1.0):
+        advice = "scale the values, and leave normalisation out: the model's own is applied later"
+        raise DataError(f"{name} has floats from {low:g} to {high:g}", expected, advice)
+
+
+def channel_axis(shape: tuple[int, ...], first_preferred: bool, name: str) -> int:
+    """Which of the last three axes holds the colour channels.
+
+    One of 1, 3 or 4 entries does; where both ends would, the last (the first for tensors) is taken. Failing
+    that, the end that is shorter than both other axes.
+
+    Args:
+        shape: Shape of an image or of a batch; only its last three entries count.
+        first_preferred: Look at C x H x W before H x W x C.
+        name: What to call the array in a message.
+
+    Returns:
+        -3 or -1.
+
+    Raises:
+        DataError: No axis can be told to be the channels.
+    """
+    ends = (-3, -1) if first_preferred else (-1, -3)
+    for axis in ends:
+        if shape[axis] in (1, 3, 4):
+            return axis
+    for axis in ends:
+        if shape[axis] < min(shape[-2], shape[-4 - axis]):
+            return axis
+    raise DataError(f"{name} has shape {tuple(shape)}", "channels first or last", "reshape it")
+
+
+def to_bytes(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Floats in [0, 1] to uint8, rounded to the nearest; uint8 passes unchanged."""
+    if array.dtype == np.uint8:
+        return array
+    scaled: np.ndarray[Any, Any] = np.rint(array.astype(np.float32) * 255.0).astype(np.uint8)
+    return scaled

@@ -1,0 +1,88 @@
+"""A folder per class, with or without train, val and test folders above."""
+
+from pathlib import Path
+
+from ttctune.errors import DataError
+from ttctune.images.sources.image_files import image_files, sub_folders
+from ttctune.images.sources.labels import unknown_class_error
+from ttctune.images.sources.source import Parts, PartSource
+
+#: Names, in lower case, that a part's folder may have.
+PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+_LAYOUT = "train/<class>/, val/<class>/, test/<class>/ or <class>/ with images inside"
+
+
+def read_folder_tree(folder: Path, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
+    """Read a tree of class folders; a tree without part folders is all train.
+
+    Args:
+        folder: An existing folder.
+        classes: Class names in label order; None takes the names of train's folders, sorted.
+        wanted: Parts to list; the files of others are not looked at.
+
+    Returns:
+        The parts and the class names.
+
+    Raises:
+        DataError: No class folders, no images, an unknown class, or two folders for one part.
+    """
+    part_folders = _part_folders(folder)
+    if not part_folders:
+        part_folders = {"train": folder}
+    if "train" not in part_folders and classes is None:
+        raise DataError(f"{folder} has no train folder", _LAYOUT, "add train/ with a folder per class")
+    names = classes or tuple(_class_folders(part_folders["train"]))
+    parts = {
+        part: _read_part(path, names, every_class=part == "train" and classes is None)
+        for part, path in part_folders.items()
+        if part in wanted
+    }
+    return parts, names
+
+
+def _part_folders(folder: Path) -> dict[str, Path]:
+    """Folders of parts; empty when the tree has none, so that a class may be called "train" too."""
+    inside = sub_folders(folder)
+    named = [path for path in inside if path.name.lower() in PART_FOLDERS]
+    with_classes = {PART_FOLDERS[path.name.lower()] for path in named if sub_folders(path)}
+    if "train" not in with_classes and len(named) < len(inside):
+        return {}
+    found: dict[str, Path] = {}
+    for path in named:
+        part = PART_FOLDERS[path.name.lower()]
+        if part in found:
+            given = f"{folder} has two folders for the {part} part, {found[part].name} and {path.name}"
+            raise DataError(given, "one", "keep one of them")
+        found[part] = path
+    return found
+
+
+def _class_folders(folder: Path) -> list[str]:
+    names = [path.name for path in sub_folders(folder)]
+    if not names:
+        loose = "images but no class folders" if image_files(folder) else "no images"
+        raise DataError(f"{folder} holds {loose}", _LAYOUT, "put the images of each class in a folder of its own")
+    return names
+
+
+def _read_part(folder: Path, classes: tuple[str, ...], every_class: bool) -> PartSource:
+    position = {name: i for i, name in enumerate(classes)}
+    pictures: list[Path] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for name in _class_folders(folder):
+        files = image_files(folder / name)
+        if files and name not in position:
+            raise unknown_class_error(name, classes, str(folder))
+        if not files:
+            empty.append(name)
+            continue
+        pictures += files
+        labels += [position[name]] * len(files)
+    if not pictures:
+        raise DataError(f"{folder} holds no images", _LAYOUT, "add images (.jpg, .png, ...)")
+    if every_class and empty:
+        given = f"class folder {folder / empty[0]} holds no images"
+        raise DataError(given, "at least one image per class", "add images or remove the folder")
+    return PartSource(list(pictures), labels)

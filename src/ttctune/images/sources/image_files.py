@@ -1,0 +1,128 @@
+"""Finding image files: below a folder, or named by a list."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ttctune.errors import DataError
+
+#: Endings of image files, compared in lower case.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Folders directly inside, hidden ones left out, sorted by name."""
+    return sorted(p for p in _entries(folder) if p.is_dir())
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below a folder, at any depth, in a fixed order; hidden files and folders are left out.
+
+    Linked folders are followed, each real folder once.
+    """
+    seen = set()
+    files: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _entries(here):
+            if entry.is_dir():
+                waiting.append(entry)
+            elif entry.suffix.lower() in IMAGE_ENDINGS and entry.is_file():
+                files.append(entry)
+    return sorted(files)
+
+
+def pictures_in(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as every image file below them.
+
+    Raises:
+        DataError: A path is not there, or a folder holds no images.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = image_files(path) if path.is_dir() else [path] if path.exists() else []
+        if not found:
+            problem = "has no images in it" if path.is_dir() else "does not exist"
+            raise DataError(f"{path} {problem}", "an image, or a folder of images", "check the path")
+        files += found
+    return files
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        advice = "check its permissions"
+        raise DataError(f"folder {folder} cannot be read ({error.strerror})", "a readable folder", advice) from None
+
+
+class ListedFiles:
+    """Files that a list inside a data folder names; each must exist and lie inside that folder.
+
+    Args:
+        folder: The data folder, to which names in the list are relative.
+        list_name: File name of the list, for messages.
+    """
+
+    def __init__(self, folder: Path, list_name: str) -> None:
+        self.folder, self.list_name = folder, list_name
+        self._root = folder.resolve()
+        # Resolving is many system calls a file; the files of a list share few parents.
+        self._inside: dict[Path, bool] = {}
+
+    def find(self, name: str, line: int) -> Path:
+        """The path of a listed file.
+
+        Args:
+            name: The file as the list names it, relative to the data folder, with forward slashes.
+            line: Line number in the list, from 1.
+
+        Returns:
+            The path of an existing file.
+
+        Raises:
+            DataError: The name is absolute, climbs with "..", leads outside through a link, or names no file.
+        """
+        where = f"{self.folder / self.list_name} line {line}"
+        inside = f"a file inside {self.folder}"
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or PureWindowsPath(name).drive or ".." in pure.parts or "\0" in name:
+            raise DataError(f"{where} names {name!r}", f"a path relative to {self.folder}, without '..'", "rewrite it")
+        path = self.folder / name
+        try:
+            within = self._is_inside(path)
+            exists = path.is_file()
+        except (OSError, RuntimeError):
+            within, exists = True, False
+        if not exists:
+            raise DataError(f"{where} names {name!r}, which is missing", inside, "add the file or remove the line")
+        if not within:
+            raise DataError(f"{where} names {name!r}, which leads outside the data folder", inside, "copy the file in")
+        return path
+
+    def _is_inside(self, path: Path) -> bool:
+        if path.is_symlink():
+            return path.resolve().is_relative_to(self._root)
+        parent = path.parent
+        if parent not in self._inside:
+            self._inside[parent] = parent.resolve().is_relative_to(self._root)
+        return self._inside[parent]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list, as UTF-8 with or without a byte order mark.
+
+    Raises:
+        DataError: The file cannot be read, or is not UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text", "a plain text list", "save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", "a readable list", "check it") from None

@@ -1,0 +1,105 @@
+"""Which kind of data is this, and does it hold what training needs."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ttctune.errors import DataError
+from ttctune.images.sources.folder_tree import read_folder_tree
+from ttctune.images.sources.hold_out import hold_out
+from ttctune.images.sources.in_memory import parts_of_mapping, read_in_memory
+from ttctune.images.sources.index_csv import INDEX, read_index_csv
+from ttctune.images.sources.source import PARTS, Parts, Source
+from ttctune.images.sources.vtab_lists import list_files, read_vtab_lists
+
+
+def open_source(
+    data: Any,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    parts: Collection[str] = PARTS,
+    classes: tuple[str, ...] | None = None,
+) -> Source:
+    """Find pictures and labels; open none of them.
+
+    A folder is read by its index.csv; else by VTAB's lists; else as train, val and test folders with a folder
+    per class; else as a folder per class. Where there is no val part, a share of train is held out, unless
+    only the test part and val are asked for.
+
+    Args:
+        data: A folder, a pair (images, labels), a map-style torch data set, or a mapping of "train", "val"
+            and "test" to pairs or data sets.
+        val_fraction: Share of train to hold out where there is no val part, in [0, 1); 0 holds out nothing.
+        seed: Decides which images are held out.
+        parts: The parts wanted; the pictures of others are not looked at.
+        classes: Class names in label order, as an adapter knows them; None finds them in the data.
+
+    Returns:
+        The wanted parts that exist.
+
+    Raises:
+        DataError: The data is not as expected.
+    """
+    if not 0.0 <= val_fraction < 1.0:
+        advice = "0.2 holds out a fifth; 0 holds out nothing"
+        raise DataError(f"val_fraction is {val_fraction!r}", "0 or more and less than 1", advice)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        raise DataError(f"the parts asked for are {list(parts)}", "some of train, val and test", "correct them")
+    asked = frozenset(parts)
+    may_hold_out = val_fraction > 0 and ("train" in asked or asked == {"val"})
+    wanted = asked | {"train", "val"} if may_hold_out else asked
+    found, names = _read(data, classes, wanted)
+    strict = classes is None
+    if strict and len(names) < 2:
+        raise DataError(f"{_name(data)} has one class, {names[0]!r}", "at least two", "add images of another class")
+    val_note = "val part of the data" if "val" in found else "none"
+    held_out = False
+    if may_hold_out and "val" not in found and "train" in found:
+        found["train"], val = hold_out(found["train"], names, val_fraction, seed, strict=strict)
+        if len(val):
+            found["val"] = val
+            held_out = True
+            val_note = f"{100 * val_fraction:g} % of train, held out"
+    kept = {part: found[part] for part in PARTS if part in found and part in asked}
+    if "train" in asked and "train" not in kept:
+        raise DataError(f"{_name(data)} has no train part", "one", "add it")
+    if not kept:
+        given = f"{_name(data)} has no {' and no '.join(part for part in PARTS if part in asked)} part"
+        raise DataError(given, "at least one of them", "add it, or ask for another part")
+    return Source(kept, names, val_note, held_out)
+
+
+def present_parts(data: Any, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Names of the parts that the data has of its own, before anything is held out.
+
+    Raises:
+        DataError: The data is not as expected.
+    """
+    if isinstance(data, Mapping):
+        return parts_of_mapping(data)
+    if isinstance(data, (str, Path)):
+        found, _ = _read(data, classes, frozenset(PARTS))
+        return tuple(part for part in PARTS if part in found)
+    return ("train",)
+
+
+def _read(data: Any, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
+    if not isinstance(data, (str, Path)):
+        return read_in_memory(data, classes, wanted)
+    folder = Path(data)
+    if not folder.exists():
+        raise DataError(f"data folder {folder} does not exist", "a folder of images", "check the path")
+    if not folder.is_dir():
+        given = f"data {folder} is a file"
+        raise DataError(given, "a folder of images", "unpack it, or give the folder around it")
+    if (folder / INDEX).is_file():
+        return read_index_csv(folder, classes, wanted)
+    if list_files(folder):
+        return read_vtab_lists(folder, classes, wanted)
+    return read_folder_tree(folder, classes, wanted)
+
+
+def _name(data: Any) -> str:
+    return f"data folder {data}" if isinstance(data, (str, Path)) else "the data"

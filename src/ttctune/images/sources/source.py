@@ -1,0 +1,54 @@
+"""Where images and labels come from, before any image is opened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ttctune.images.pictures import Chosen, Picture
+
+#: The parts a data set can have, in the order in which they are listed.
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class PartSource:
+    """Pictures with their labels; nothing is opened before a picture is asked for.
+
+    Attributes:
+        pictures: Paths, PIL images or uint8 arrays.
+        labels: One number per picture, an index into the classes.
+        one_thread: The pictures come from a person's own code, which must not be called from two threads at
+            once.
+    """
+
+    pictures: Sequence[Picture]
+    labels: list[int]
+    one_thread: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def choose(self, indices: Sequence[int]) -> "PartSource":
+        """The pictures and labels at some positions, in the order given."""
+        return replace(self, pictures=Chosen(self.pictures, indices), labels=[self.labels[i] for i in indices])
+
+
+#: What every reader returns: the parts it was asked for and found, and the class names in label order.
+Parts: TypeAlias = tuple[dict[str, PartSource], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as parts.
+
+    Attributes:
+        parts: From "train", "val" and "test", those that were asked for and exist.
+        classes: Class names in label order.
+        val_note: Where the val part comes from: "val part of the data", "20 % of train, held out" or "none".
+        held_out: Whether val was held out of train.
+    """
+
+    parts: dict[str, PartSource]
+    classes: tuple[str, ...]
+    val_note: str
+    held_out: bool = False

@@ -1,0 +1,74 @@
+"""A folder with the lists of VTAB-1k: train800.txt, val200.txt, train800val200.txt, test.txt."""
+
+import re
+from pathlib import Path
+
+from ttctune.errors import DataError
+from ttctune.images.sources.image_files import IMAGE_ENDINGS, ListedFiles, read_lines
+from ttctune.images.sources.labels import multi_label_error, numbered
+from ttctune.images.sources.source import Parts, PartSource
+
+_ENDINGS = "|".join(re.escape(ending) for ending in IMAGE_ENDINGS)
+_LINE = re.compile(rf"(?P<file>.+(?:{_ENDINGS}))\s+(?P<label>\S.*)", re.IGNORECASE)
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Which list belongs to which part; empty when the folder has no such lists."""
+    found = {
+        "train": folder / "train800.txt",
+        "val": folder / "val200.txt",
+        "test": folder / "test.txt",
+    }
+    if not found["train"].is_file():
+        found = {"train": folder / "train800val200.txt", "test": folder / "test.txt"}
+    return {part: path for part, path in found.items() if path.is_file()}
+
+
+def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
+    """Read VTAB's lists; each line is a path relative to the folder and a label.
+
+    Args:
+        folder: The folder that holds the lists.
+        classes: Class names in label order; None names them "0" to the largest label of all lists.
+        wanted: Parts to keep; whether the files of others exist is not looked at.
+
+    Returns:
+        The parts and the class names.
+
+    Raises:
+        DataError: A line that is wrong, a file that is missing or outside, a label outside the classes.
+    """
+    lists = list_files(folder)
+    if "train" not in lists and classes is None:
+        raise DataError(f"{folder} has test.txt but no train list", "train800.txt", "add it")
+    lines = {part: _lines(path) for part, path in lists.items()}
+    if classes is None:
+        largest = max(label for rows in lines.values() for _, _, label in rows)
+        classes = tuple(str(i) for i in range(largest + 1))
+    parts = {}
+    for part in lists:
+        if part in wanted:
+            files = ListedFiles(folder, lists[part].name)
+            pictures = [files.find(file, line) for line, file, _ in lines[part]]
+            labels = [label for _, _, label in lines[part]]
+            parts[part] = PartSource(list(pictures), numbered(labels, classes, str(lists[part])))
+    return parts, classes
+
+
+def _lines(path: Path) -> list[tuple[int, str, int]]:
+    rows = []
+    for number, text in enumerate(read_lines(path), start=1):
+        text = text.strip()
+        if not text:
+            continue
+        where = f"{path} line {number}"
+        match = _LINE.fullmatch(text)
+        file, label = (match["file"], match["label"]) if match else text.rpartition(" ")[::2]
+        if re.fullmatch(r"\d+([\s;|,]+\d+)+", label):
+            raise multi_label_error(f"{where} has the labels {label!r}")
+        if not file.strip() or not re.fullmatch(r"[0-9]{1,9}", label):
+            raise DataError(f"{where} reads {text[:80]!r}", "a path and a label of 0 or more", "correct the line")
+        rows.append((number, file.strip(), int(label)))
+    if not rows:
+        raise DataError(f"{path} lists no images", "lines like 'images/train800/000000.jpg 3'", "add a line per image")
+    return rows

@@ -1,0 +1,1 @@
+"""The paper, one file a step: alignment, importance, selection, channels, merge. Needs torch alone."""

@@ -1,0 +1,179 @@
+"""How an adapter is attached: a copy of the backbone's structure, with the trained modules in their places.
+
+The copy shares every frozen tensor with the backbone. The norms get parameters of their own, the head is new, and a
+site's layer is replaced by a module that holds layer, selection and map: an ordinary model, to which `state_dict`,
+`.to()`, `deepcopy`, data parallel and export do what they always do. The adapter is a view of its trained tensors.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ttctune.backbone.model import Backbone, Site, head_names, replace, structural_copy
+from ttctune.errors import BackboneError, SiteError
+from ttctune.method.alignment import new_head, release_norms
+from ttctune.method.channels import FORMS, ChannelMap, ChannelRows, TunedLinear, TunedStream
+from ttctune.method.selection import Selection
+
+
+@dataclass
+class Attachment:
+    """A model being adapted, and where its trained modules are.
+
+    Attributes:
+        backbone: What was handed over.
+        model: The adapted copy: normalised float images N x C x H x W -> logits N x classes.
+        norms: Name -> trained norm.
+        heads: Name -> trained head.
+        tunings: Site -> map or rows; empty until `tune`.
+    """
+
+    backbone: Backbone
+    model: nn.Module
+    norms: dict[str, nn.Module]
+    heads: dict[str, nn.Linear]
+    tunings: dict[Site, ChannelMap | ChannelRows] = field(default_factory=dict)
+
+    def tune(self, sites: Iterable[Site], selection: Selection, form: str) -> None:
+        """Put a map or rows, still without effect, at every site that has chosen channels."""
+        for site in sites:
+            if site.name not in selection:
+                continue
+            place = self.model.get_submodule(site.path)
+            channels = selection[site.name]
+            if site.kind == "stream":
+                like = next(place.parameters())
+                tuning: ChannelMap | ChannelRows = ChannelMap(channels, like, has_bias=True)
+                replace(self.model, site.path, TunedStream(place, cast(ChannelMap, tuning)))
+            else:
+                layer = cast(nn.Linear, place)
+                tuning = FORMS[form](channels, layer.weight, site.has_bias)
+                replace(self.model, site.path, TunedLinear(layer, tuning))
+            self.tunings[site] = tuning
+
+    @property
+    def adapter(self) -> nn.Module:
+        """The trained tensors and the selections, named as in the adapter's file; a view, not a copy."""
+        adapter = nn.Module()
+        for site, tuning in self.tunings.items():
+            _put(adapter, f"sites.{site.name}", tuning)
+        for name, norm in self.norms.items():
+            _put(adapter, f"norms.{name}", norm)
+        for name, head in self.heads.items():
+            _put(adapter, _head_key(name, self.heads), head)
+        return adapter
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trained parameters of the channels, the norms and the head."""
+        parts: dict[str, Iterable[nn.Module]] = {
+            "channels": self.tunings.values(),
+            "norms": self.norms.values(),
+            "head": self.heads.values(),
+        }
+        return {part: sum(p.numel() for m in modules for p in m.parameters()) for part, modules in parts.items()}
+
+
+def attach(backbone: Backbone, classes: int, *, image_size: tuple[int, int] | None = None, seed: int = 0) -> Attachment:
+    """Copy the backbone's structure, free its norms, give it a new head.
+
+    Args:
+        backbone: Stays as it is, in every bit and attribute.
+        classes: Outputs of the new head.
+        image_size: Height and width in pixels, where it differs from the backbone's own.
+        seed: Of the head's weights.
+
+    Raises:
+        BackboneError: The model cannot take pictures of that size.
+    """
+    model = structural_copy(backbone.model)
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
+        model = model.float()
+    if image_size is not None and image_size != (backbone.input.height, backbone.input.width):
+        _resize_input(model, image_size, backbone)
+    model.reset_classifier(classes)  # type: ignore[operator]
+    norms = release_norms(model, backbone.norms())
+    heads = new_head(model, head_names(model), seed)
+    return Attachment(backbone, model.eval(), norms, heads)
+
+
+def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, int, int]) -> None:
+    """See every site acting once, on one blank picture.
+
+    Args:
+        model: Before any map is attached.
+        sites: What is going to be tuned.
+        picture: Channels, height and width.
+
+    Raises:
+        SiteError: A layer is never called (some families use its weight directly, and a map there would silently do
+            nothing), or its output does not hold the channels where the family's row says.
+    """
+    sites = tuple(sites)
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    for site in sites:
+        layer = model.get_submodule(site.path)
+        if site.kind == "stream":
+            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: outputs.update({n: x[0]})))
+        else:
+            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: outputs.update({n: y})))
+    like = next(model.parameters())
+    mode = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *picture, dtype=like.dtype, device=like.device))
+    finally:
+        model.train(mode)
+        for handle in handles:
+            handle.remove()
+    for site in sites:
+        if site.name not in outputs:
+            raise SiteError(
+                f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
+                "a layer that is called",
+                "choose other --sites",
+            )
+        if outputs[site.name].shape[site.axis] != site.width:
+            raise SiteError(
+                f"site {site.name}: output of shape {tuple(outputs[site.name].shape)}",
+                f"{site.width} channels in dimension {site.axis}",
+                "correct the family's row",
+            )
+
+
+def load_adapter(attachment: Attachment, tensors: Mapping[str, Tensor]) -> None:
+    """Write trained values into the adapter, whose selections must be those of `tensors`."""
+    adapter = attachment.adapter
+    adapter.load_state_dict(dict(tensors), strict=True)
+
+
+def _resize_input(model: nn.Module, size: tuple[int, int], backbone: Backbone) -> None:
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if not hasattr(model, "set_input_size"):
+        own = f"{backbone.input.height} x {backbone.input.width}"
+        raise BackboneError(f"image_size {size[0]} x {size[1]}", f"{own}, this model's only size", "drop --image-size")
+    if patch is not None and any(s % p for s, p in zip(size, patch, strict=True)):
+        raise BackboneError(
+            f"image_size {size[0]} x {size[1]}",
+            f"multiples of the patch size, {patch[0]} x {patch[1]}",
+            "change --image-size",
+        )
+    model.set_input_size(img_size=size)  # type: ignore[operator]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+
+def _head_key(name: str, heads: Mapping[str, nn.Linear]) -> str:
+    return "head" if len(heads) == 1 else name
+
+
+def _put(root: nn.Module, path: str, module: nn.Module) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        if parent not in root._modules:
+            root.add_module(parent, nn.Module())
+        root = cast(nn.Module, root._modules[parent])
+    root.add_module(name, module)

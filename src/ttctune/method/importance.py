@@ -1,0 +1,221 @@
+"""How much each channel matters to the task: first-order Taylor expansion of the loss, and its rivals.
+
+z is a site's output, g = dL_n/dz its gradient, n an image, t a token, L_n the loss of image n. Cutting channel c off
+changes L_n by about -T[n,c], where T[n,c] = sum_t z[n,t,c] g[n,t,c] is also the gradient of a gate a_c = 1 on the
+channel. Every reading of "importance by Taylor expansion" is a value per image and a way to join the images:
+
+    taylor           |T|                    mean over images       (Molchanov et al. 2017; the default)
+    taylor_tokens    sum_t |z g|            mean over images       (no cancellation between tokens)
+    taylor_signed    T                      |mean over images|     (no absolute value inside)
+    taylor_squared   T^2                    mean over images       (Molchanov et al. 2019)
+    taylor_class     |T|                    mean over classes of the mean over a class's images
+    taylor_weight    sum_j |W_cj dL/dW_cj|  L the mean loss        (on the layer's own weights)
+
+Controls: gradient (|sum_t g|, mean), l2 (norm over a class's images and tokens, mean over classes; as SCT does, and
+without a gradient), random, and lowest (taylor's sign turned, so that the least important channels are kept).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ttctune.backbone.model import Site
+from ttctune.errors import ScoreError
+
+#: Logits (N x classes) and labels (N) -> loss of each image (N).
+PerImageLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A score: a value per image, and how the images are joined.
+
+    Attributes:
+        value: z, g (N x T x C) -> N x C.
+        join: sums over the images of each class (classes x C), images of each class (classes x 1) -> C.
+    """
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    join: Callable[[Tensor, Tensor], Tensor]
+
+
+def _gate_gradient(z: Tensor, g: Tensor) -> Tensor:
+    return (z * g).sum(1)
+
+
+def _image_mean(sums: Tensor, counts: Tensor) -> Tensor:
+    return sums.sum(0) / counts.sum()
+
+
+def _class_mean(sums: Tensor, counts: Tensor) -> Tensor:
+    present = counts.squeeze(1) > 0
+    return (sums[present] / counts[present]).mean(0)
+
+
+def _class_norm(sums: Tensor, counts: Tensor) -> Tensor:
+    return sums[counts.squeeze(1) > 0].sqrt().mean(0)
+
+
+READINGS: Mapping[str, Reading] = {
+    "taylor": Reading(lambda z, g: _gate_gradient(z, g).abs(), _image_mean),
+    "taylor_tokens": Reading(lambda z, g: (z * g).abs().sum(1), _image_mean),
+    "taylor_signed": Reading(_gate_gradient, lambda sums, counts: _image_mean(sums, counts).abs()),
+    "taylor_squared": Reading(lambda z, g: _gate_gradient(z, g).square(), _image_mean),
+    "taylor_class": Reading(lambda z, g: _gate_gradient(z, g).abs(), _class_mean),
+    "gradient": Reading(lambda z, g: g.sum(1).abs(), _image_mean),
+    "l2": Reading(lambda z, g: z.square().sum(1), _class_norm),
+    "lowest": Reading(lambda z, g: -_gate_gradient(z, g).abs(), _image_mean),
+}
+
+#: Which of T tokens a score sees, by the number of prefix tokens (class, distillation, registers).
+TOKENS: Mapping[str, Callable[[int], slice]] = {
+    "all": lambda prefix: slice(None),
+    "patches": lambda prefix: slice(prefix, None),
+    "cls": lambda prefix: slice(prefix),
+}
+
+
+def score(
+    model: nn.Module,
+    sites: Sequence[Site],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: PerImageLoss,
+    *,
+    classes: int,
+    importance: str = "taylor",
+    tokens: str = "all",
+    seed: int = 0,
+    forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, Tensor]:
+    """One streamed pass over the training images; no feature map is kept.
+
+    Args:
+        model: The model as it stands after stage 1, logits from normalised images; put into eval mode here.
+        sites: Where to score.
+        batches: Normalised images (N x C x H x W) and int64 labels (N).
+        loss: Loss of each image; summed, so that a short last batch weighs as much as it should.
+        classes: Number of classes.
+        importance: A reading of the table above.
+        tokens: "all", "patches" or "cls" (every prefix token).
+        seed: For `random`.
+        forward_context: Entered around each forward pass (mixed precision); products and sums are float32 or wider.
+
+    Returns:
+        Site name -> score, float32 or float64, C, on the CPU.
+
+    Raises:
+        ScoreError: The model has no prefix tokens and `tokens` asks for them.
+    """
+    if importance == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return {site.name: torch.rand(site.width, generator=generator) for site in sites}
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    if tokens == "cls" and not prefix:
+        raise ScoreError("tokens = cls on a model without a class token", "tokens = all or patches", "change --tokens")
+    seen = TOKENS[tokens](prefix)
+    observer: _ImageScores | _WeightScores
+    if importance == "taylor_weight":
+        observer = _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
+    else:
+        observer = _ImageScores(READINGS[importance], classes, seen)
+    model.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    handles = [_watch(model, site, observer) for site in sites]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        for images, labels in batches:
+            observer.labels = labels
+            with torch.enable_grad():
+                with forward_context():
+                    logits = model(images)
+                loss(_wide(logits), labels).sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return observer.scores()
+
+
+class _ImageScores:
+    """A value per image, added up by class."""
+
+    labels: Tensor
+
+    def __init__(self, reading: Reading, classes: int, seen: slice) -> None:
+        self.reading, self.classes, self.seen = reading, classes, seen
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+
+    def see(self, site: Site, z: Tensor, x: Tensor, g: Tensor) -> None:
+        n, labels = len(self.labels), self.labels.cpu()
+        value = self.reading.value(_tokens(z, n, site.axis, self.seen), _tokens(g, n, site.axis, self.seen)).cpu()
+        if site.name not in self.sums:
+            self.sums[site.name] = value.new_zeros(self.classes, site.width)
+            self.counts[site.name] = value.new_zeros(self.classes, 1)
+        self.sums[site.name].index_add_(0, labels, value)
+        self.counts[site.name].index_add_(0, labels, value.new_ones(n, 1))
+
+    def scores(self) -> dict[str, Tensor]:
+        return {name: self.reading.join(self.sums[name], self.counts[name]) for name in self.sums}
+
+
+class _WeightScores:
+    """|W dL/dW| summed over each row, L being the mean loss."""
+
+    labels: Tensor
+
+    def __init__(self, weights: Mapping[str, Tensor], seen: slice) -> None:
+        self.weights, self.seen = weights, seen
+        self.gradients: dict[str, Tensor] = {}
+        self.images: dict[str, int] = dict.fromkeys(weights, 0)
+
+    def see(self, site: Site, z: Tensor, x: Tensor, g: Tensor) -> None:
+        n = len(self.labels)
+        rows, inputs = (_tokens(t, n, site.axis, self.seen).flatten(0, 1) for t in (g, x))
+        gradient = rows.T @ inputs
+        self.gradients[site.name] = self.gradients[site.name] + gradient if self.images[site.name] else gradient
+        self.images[site.name] += n
+
+    def scores(self) -> dict[str, Tensor]:
+        return {
+            name: (self.weights[name] * gradient / self.images[name]).abs().sum(1).cpu()
+            for name, gradient in self.gradients.items()
+        }
+
+
+def _watch(model: nn.Module, site: Site, observer: _ImageScores | _WeightScores) -> Any:
+    """Let the observer see output, its gradient and input at each backward pass through the site."""
+
+    def attach(z: Tensor, x: Tensor) -> None:
+        if not z.requires_grad:
+            z.requires_grad_()
+        # the hook must not hold z itself: graph and hook would keep each other alive
+        z.register_hook(partial(observer.see, site, z.detach(), x.detach()))
+
+    layer = model.get_submodule(site.path)
+    if site.kind == "stream":
+        return layer.register_forward_pre_hook(lambda module, inputs: attach(inputs[0], inputs[0]))
+    return layer.register_forward_hook(lambda module, inputs, output: attach(output, inputs[0]))
+
+
+def _tokens(tensor: Tensor, images: int, axis: int, seen: slice) -> Tensor:
+    """N x T x C in float32 or wider, windows and patches regrouped to their image."""
+    tensor = tensor.movedim(axis, -1)
+    return _wide(tensor.reshape(images, -1, tensor.shape[-1])[:, seen])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def _weight_of(model: nn.Module, site: Site) -> Tensor:
+    if site.kind == "stream":
+        raise ScoreError("importance = taylor_weight at stream", "sites that have weights", "change --importance")
+    return cast(nn.Linear, model.get_submodule(site.path)).weight.detach()

@@ -1,0 +1,43 @@
+"""The README.md of an adapter folder: what it is, how it was made, how good it is, how to use it."""
+
+from typing import Any
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Markdown for the record of an adapter."""
+    data, metrics, recipe = record["data"], record["metrics"], record["recipe"]
+    classes = record["classes"]
+    shown = ", ".join(classes[:20]) + (f", ... ({len(classes)} in all)" if len(classes) > 20 else "")
+    counts, size = record["parameters"], record["input"]
+    lines = [
+        f"# Adapter for {record['backbone']['name']}",
+        "",
+        f"Two-stage adaptation (arXiv 2303.07910) made with ttctune {record['versions']['ttctune']}.",
+        "",
+        f"- Classes: {shown}",
+        f"- Trained parameters: {counts['channels']:,} in channels, {counts['norms']:,} in norms, "
+        f"{counts['head']:,} in the head",
+        f"- Images: {data.get('train_images', '?')} to train on; val: {data.get('val_note', 'none')}",
+        f"- Input: {size['height']} x {size['width']} pixels, resize = {size['resize']}",
+    ]
+    if metrics:
+        lines.append(
+            f"- On the {metrics['images']} images of val, which chose nothing in this run: "
+            f"accuracy {metrics['accuracy']:.1%}, balanced accuracy {metrics['balanced_accuracy']:.1%}, "
+            f"expected calibration error {metrics['ece']:.3f}"
+        )
+    lines += [
+        f"- Seed {recipe['seed']}, {recipe['align_epochs']} epochs of alignment and {recipe['tune_epochs']} of "
+        f"channel tuning ({recipe['form']} at {', '.join(recipe['sites'])}), computed in "
+        f"{record['settled'].get('precision', '?')}",
+        "",
+        "```python",
+        "import ttctune",
+        'adapted = ttctune.load("PATH/OF/THIS/FOLDER")',
+        'probabilities = adapted.predict(["image.jpg"])',
+        "```",
+        "",
+        "All settings and digests stand in `adapter.json`.",
+        "",
+    ]
+    return "\n".join(lines)

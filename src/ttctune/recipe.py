@@ -1,0 +1,212 @@
+"""Every setting of a run: its default, unit and bounds, in one place.
+
+The command line's flags, the presets and the saved record are all made from `Recipe`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ttctune.errors import RecipeError
+
+SiteKind = Literal["attn", "mlp", "qkv", "fc1", "stream"]
+Form = Literal["map", "rows"]
+Importance = Literal[
+    "taylor",
+    "taylor_tokens",
+    "taylor_signed",
+    "taylor_squared",
+    "taylor_class",
+    "taylor_weight",
+    "gradient",
+    "l2",
+    "random",
+    "lowest",
+]
+Tokens = Literal["all", "patches", "cls"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+StageTwo = Literal["trained", "slower", "frozen"]
+
+SITE_KINDS: tuple[str, ...] = get_args(SiteKind)
+IMPORTANCES: tuple[str, ...] = get_args(Importance)
+#: Learning rate of what `tune_norms` or `tune_head` calls "slower", as a share of the usual one.
+SLOWER = 0.1
+
+
+class Recipe(BaseModel):
+    """Settings of one adaptation; immutable, checked when made, unknown names refused.
+
+    Raises:
+        RecipeError: A value is out of bounds or a name is unknown; the message names the nearest setting.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    align_epochs: int = Field(2, ge=0, description="epochs of stage 1; 0 scores after one epoch of the head alone")
+    tune_epochs: int = Field(18, ge=0, description="epochs of stage 2; 0 stops after the alignment")
+    sites: tuple[SiteKind, ...] = Field(("attn", "mlp"), description="layers whose output channels are tuned")
+    channels: int | float = Field(
+        0.25, description="channels a site: a number, or a share of the model's width below 1"
+    )
+    budget: int | None = Field(None, ge=1, description="parameters over all sites, spent by score; replaces --channels")
+    form: Form = Field("map", description="K x K map of the channels, or their own weight rows")
+    importance: Importance = Field("taylor", description="how channels are scored")
+    tokens: Tokens = Field("all", description="tokens that the score sees")
+    tune_norms: StageTwo = Field("trained", description="norms in stage 2; slower = a tenth of their rate")
+    tune_head: StageTwo = Field("trained", description="head in stage 2; slower = a tenth of its rate")
+
+    learning_rate: float = Field(1e-2, gt=0, le=10, description="AdamW, for maps or rows")
+    norm_learning_rate: float | None = Field(None, gt=0, le=10, description="for norms; default: as for maps")
+    head_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="for the head; default: half of that for maps"
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW, on maps, rows and head weight")
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up of each stage, at most half of it")
+    batch_size: int = Field(32, ge=1, description="images a step")
+    accumulation: int = Field(1, ge=1, description="parts a batch is computed in, to save memory")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
+    class_weights: bool = Field(False, description="weigh the loss by 1 / class frequency")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, largest rate")
+    gradient_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
+
+    image_size: int | tuple[int, int] | None = Field(
+        None, description="input size in pixels, one number or HEIGHTxWIDTH; default: the model's own"
+    )
+    resize: Literal["squash", "crop"] = Field("squash", description="whole picture, or timm's centre crop")
+    flip: bool = Field(False, description="random mirror images; hurts left/right, text, digits, signs, orientation")
+    crop: bool = Field(False, description="random shifts by up to 1/8; hurts position, count, distance")
+    randaugment: int = Field(
+        0, ge=0, le=30, description="RandAugment magnitude, 0: off; hurts colour, orientation, pose, position"
+    )
+    val_fraction: float = Field(0.2, ge=0, lt=1, description="share of train held out where the data has no val part")
+    skip_bad: bool = Field(False, description="leave unreadable images out, and count them")
+    cache_mb: int = Field(4096, ge=1, description="decoded images kept in memory up to this; beyond it on disk")
+
+    precision: Precision = Field("auto", description="auto measures a few steps and keeps the fastest safe one")
+    compile: bool = Field(False, description="use torch.compile where a C++ compiler is found")
+    adapter_dtype: Literal["float32", "float16"] = Field("float32", description="of the adapter's file")
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything that is random")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _as_recipe_error(error, values) from None
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _split_sites(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("sites")
+    @classmethod
+    def _check_sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("at least one site, each named once")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, value: float) -> float:
+        if value <= 0 or (value >= 1 and value != int(value)):
+            raise ValueError("a whole number of at least 1, or a share between 0 and 1")
+        return value if 0 < value < 1 else int(value)
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _split_size(cls, value: Any) -> Any:
+        if isinstance(value, str) and "x" in value:
+            return tuple(value.split("x"))
+        return value
+
+    @field_validator("image_size")
+    @classmethod
+    def _check_size(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+            raise ValueError("at least 1 pixel")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Recipe":
+        for setting, value, needs_weights in (
+            ("form", self.form, "rows"),
+            ("importance", self.importance, "taylor_weight"),
+        ):
+            if "stream" in self.sites and value == needs_weights:
+                raise RecipeError(f"{setting} = {value} at stream", "sites that have weights", "change --sites")
+        if self.accumulation > self.batch_size:
+            raise RecipeError(
+                f"accumulation = {self.accumulation} with batch_size = {self.batch_size}",
+                "at least one image in each part of a batch",
+                "lower --accumulation",
+            )
+        return self
+
+    @classmethod
+    def preset(cls, name: str = "default", **changes: Any) -> "Recipe":
+        """The recipe called `name`, with `changes` on top.
+
+        Raises:
+            RecipeError: No preset of that name, or a bad value among the changes.
+        """
+        if name not in PRESETS:
+            raise RecipeError(f"preset {name!r}", " or ".join(PRESETS), "choose one of these")
+        return cls(**{**PRESETS[name], **changes})
+
+    @property
+    def norm_rate(self) -> float:
+        """Learning rate of the norms."""
+        return self.norm_learning_rate or self.learning_rate
+
+    @property
+    def head_rate(self) -> float:
+        """Learning rate of the head."""
+        return self.head_learning_rate or self.learning_rate / 2
+
+    def channels_of(self, model_width: int) -> int:
+        """K, the channels a site, for a model that is `model_width` channels wide."""
+        if isinstance(self.channels, int):
+            return self.channels
+        return max(1, round(self.channels * model_width))
+
+    def change(self, **changes: Any) -> "Recipe":
+        """A checked copy with other values."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+#: Named recipes: what each sets apart from the defaults above.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {
+        "align_epochs": 10,
+        "tune_epochs": 10,
+        "sites": ("attn",),
+        "channels": 0.125,
+        "tune_norms": "frozen",
+    },
+}
+
+Flag = Annotated[str, "the way a setting is written on the command line"]
+
+
+def flag_of(setting: str) -> Flag:
+    """`learning_rate` -> `--learning-rate`."""
+    return "--" + setting.replace("_", "-")
+
+
+def _as_recipe_error(error: ValidationError, values: Mapping[str, Any]) -> RecipeError:
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, RecipeError):
+        return cause
+    name = str(first["loc"][0]) if first["loc"] else "recipe"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Recipe.model_fields, n=3, cutoff=0.4)
+        advice = f"did you mean {' or '.join(near)}?" if near else "see `ttctune fit --help`"
+        return RecipeError(f"unknown setting {name!r}", "a setting of the recipe", advice)
+    expected = first["msg"].removeprefix("Value error, ")
+    expected = expected[:1].lower() + expected[1:]
+    expected = expected.removeprefix("input should be ").removeprefix("input should ")
+    return RecipeError(f"{name} = {values[name]!r}", expected, f"change {flag_of(name)}")

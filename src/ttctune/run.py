@@ -1,0 +1,372 @@
+"""A run from a model and a folder of images to an adapted model: prepare, adapt, keep."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ttctune import adapter_folder
+from ttctune.adapted import Adapted
+from ttctune.backbone.description import InputDescription
+from ttctune.backbone.model import Backbone, Site
+from ttctune.backbone.opening import open_backbone
+from ttctune.errors import DataError, FolderError, RecipeError, TtcError
+from ttctune.images import ImageData, open_images
+from ttctune.method.attachment import Attachment, attach, verify_sites
+from ttctune.output_folder import CHECKPOINT, begin, claim, finish, locked, read_run
+from ttctune.recipe import Recipe
+from ttctune.training.checkpoint import Checkpoint
+from ttctune.training.compilation import compiler_found
+from ttctune.training.device import Place, find_place
+from ttctune.training.memory import peak_memory
+from ttctune.training.precision import Precision, by_hand, measure
+from ttctune.training.progress import Reporter
+from ttctune.training.stage import stages_of
+from ttctune.training.trainer import Trainer
+from ttctune.two_stage import select, two_stage
+
+
+@dataclass
+class Run:
+    """Everything a run needs, ready to start.
+
+    Attributes:
+        attachment: The copy of the backbone with free norms and a new head.
+        sites: Where channels may be tuned, each seen acting.
+        trainer: Trains the copy.
+        images: Decoded images.
+        recipe: The settings.
+    """
+
+    attachment: Attachment
+    sites: tuple[Site, ...]
+    trainer: Trainer
+    images: ImageData
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, measured on one batch.
+
+    Attributes:
+        parameters: Trained parameters of channels, norms and head.
+        classes: Number of classes.
+        images: Part -> number of images.
+        precision: How it would compute, and why.
+        seconds: Estimated time of training and scoring.
+        memory: Estimated peak memory of the process (CPU) or of the device, in bytes.
+    """
+
+    parameters: dict[str, int]
+    classes: int
+    images: dict[str, int]
+    precision: Precision
+    seconds: float
+    memory: int
+
+
+def adapt(
+    model: str | nn.Module,
+    data: Any,
+    recipe: Recipe | None = None,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Adapted:
+    """Adapt a pre-trained vision transformer to labelled images in two stages.
+
+    Args:
+        model: A timm name, "local-dir:FOLDER", or a timm module (which stays as it is, in every bit).
+        data: A folder of images, (images, labels), a torch data set, or {"train": ..., "val": ...} of those.
+        recipe: The settings; the default recipe if None.
+        weights: A weights file for the model, instead of timm's hub.
+        out: Folder to write; keeps a checkpoint after every epoch, so that a run can go on after an interruption.
+            None keeps nothing on disk.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        threads: Threads of the CPU; None leaves torch's choice.
+        quiet: Print no progress to stderr.
+        resume: Go on with the unfinished run in `out`, bit for bit as if it had not stopped.
+        overwrite: Replace what ttctune wrote into `out` before, in one step, when the new run is done.
+
+    Returns:
+        The adapted model, measured on val where there is a val part.
+
+    Raises:
+        TtcError: With one line that says what was given, what was expected, what to do.
+    """
+    recipe = recipe or Recipe()
+    place = find_place(device, threads)
+    reporter = Reporter(quiet or not place.is_main)
+    with ExitStack() as stack:
+        stack.callback(reporter.stop)
+        folder = stack.enter_context(_run_folder(out, model, recipe, resume, overwrite)) if place.is_main else None
+        cache = folder.working / CHECKPOINT if folder else None
+        state = Checkpoint.read(cache) if cache else Checkpoint()
+        try:
+            run = prepare(model, data, recipe, weights, place, reporter, cache)
+            reporter.say(describe(run))
+            state = settle(run, state)
+        except TtcError:
+            if folder and not resume:
+                folder.discard()
+            raise
+
+        def keep(state: Checkpoint) -> None:
+            if folder:
+                state.write(folder.working / CHECKPOINT)
+                adapter_folder.write_history(folder.working, state.history)
+
+        stages = stages_of(recipe)
+        behind = sum(s.epochs for s in stages[: [s.name for s in stages].index(state.stage)]) if state.stage else 0
+        size = len(run.trainer.images)
+        reporter.start(work=size * sum(s.epochs for s in stages), done=size * (behind + state.epoch))
+        state = two_stage(run.attachment, run.sites, run.trainer, recipe, state, keep)
+        reporter.stop()
+        adapted = _measured(run, state)
+        if folder:
+            adapted.write_files(folder.working)
+            finish(folder.working, folder.path)
+    return adapted
+
+
+def plan(
+    model: str | nn.Module,
+    data: Any,
+    recipe: Recipe | None = None,
+    weights: str | Path | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """What `adapt` would train, how long it would take and how much memory, from a few steps on the real images.
+
+    The arguments are those of `adapt`; nothing is written.
+    """
+    recipe = recipe or Recipe()
+    place = find_place(device, threads)
+    reporter = Reporter(quiet)
+    run = prepare(model, data, recipe, weights, place, reporter, None)
+    settle(run, Checkpoint())
+    random = {site.name: torch.rand(site.width) for site in run.sites}
+    seconds = 0.0
+    for stage in stages_of(recipe):
+        if stage.name == "tune":
+            run.attachment.tune(run.sites, select(random, run.sites, run.attachment, recipe), recipe.form)
+            run.trainer.model.to(place.device)
+        groups = stage.groups(run.attachment, recipe.weight_decay)
+        run.trainer.probe(groups, run.trainer.precision)
+        start = time.perf_counter()
+        run.trainer.probe(groups, run.trainer.precision)
+        epoch = (
+            (time.perf_counter() - start) * len(run.trainer.images) / min(recipe.batch_size, len(run.trainer.images))
+        )
+        seconds += epoch * (stage.epochs + (stage.name == "tune"))  # scoring costs about an epoch
+    return Plan(
+        run.attachment.parameter_counts(),
+        len(run.images.classes),
+        {name: len(part) for name, part in run.images.parts.items()},
+        run.trainer.precision,
+        seconds,
+        peak_memory(place.device),
+    )
+
+
+def prepare(
+    model: str | nn.Module,
+    data: Any,
+    recipe: Recipe,
+    weights: str | Path | None,
+    place: Place,
+    reporter: Reporter,
+    cache_folder: Path | None,
+) -> Run:
+    """Open the model and the images, attach norms and head, see every site acting.
+
+    Model, data, recipe and weights are those of `adapt`. Decoded images that exceed the memory budget go to
+    `cache_folder`, or to a temporary place where it is None.
+    """
+    backbone = open_backbone(model, weights)
+    description = pictures_for(backbone, recipe)
+    sites = backbone.sites(recipe.sites)
+    if recipe.budget is None:
+        _check_channels(recipe, backbone, sites)
+    size = (description.height, description.width)
+    verify_sites(attach(backbone, 2, image_size=size).model, sites, (description.channels, *size))
+    images = open_images(
+        data,
+        description,
+        val_fraction=recipe.val_fraction,
+        seed=recipe.seed,
+        skip_bad=recipe.skip_bad,
+        cache_bytes=recipe.cache_mb << 20,
+        cache_folder=cache_folder,
+    )
+    if images.train is None:
+        raise DataError("data without a train part", "images to train on", "add a train part")
+    if images.skipped:
+        names = ", ".join(name for name, _ in images.skipped_images[:3])
+        reporter.say(f"left out {images.skipped} unreadable images ({names}{', ...' * (images.skipped > 3)})")
+    attachment = attach(backbone, len(images.classes), image_size=size, seed=recipe.seed)
+    trainer = Trainer(
+        attachment.model, backbone, images.train, len(images.classes), description, recipe, place, reporter
+    )
+    if recipe.compile:
+        trainer.compile = compiler_found(place.device)
+        reporter.say("torch.compile is on" if trainer.compile else "torch.compile is off: no C++ compiler was found")
+    return Run(attachment, sites, trainer, images, recipe)
+
+
+def settle(run: Run, state: Checkpoint) -> Checkpoint:
+    """Decide what the recipe leaves open, or keep what the interrupted run had decided.
+
+    Raises:
+        FolderError: The training images are not those of the interrupted run.
+    """
+    trainer, recipe = run.trainer, run.recipe
+    settled = dict(state.settled)
+    images = trainer.images.digest()
+    if settled.setdefault("train_digest", images) != images:
+        raise FolderError("training images that changed since the run began", "the same images", "use --overwrite")
+    if "precision" in settled:
+        trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])
+        trainer.accumulation = settled["accumulation"]
+    elif recipe.precision == "auto":
+        groups = stages_of(recipe)[0].groups(run.attachment, recipe.weight_decay)
+        trainer.precision = measure(trainer.place.device, lambda precision: trainer.probe(groups, precision))
+        trainer.reporter.say(f"precision: {trainer.precision.title} ({trainer.precision.reason})")
+    else:
+        trainer.precision = by_hand(recipe.precision, trainer.place.device)
+    settled |= {
+        "precision": trainer.precision.format,
+        "fused_attention": trainer.precision.fused_attention,
+        "reason": trainer.precision.reason,
+        "accumulation": trainer.accumulation,
+        "compile": trainer.compile,
+        "device": str(trainer.place.device),
+        "threads": torch.get_num_threads(),
+        "processes": trainer.place.processes,
+    }
+    return dataclasses.replace(state, settled=settled)
+
+
+def pictures_for(backbone: Backbone, recipe: Recipe) -> InputDescription:
+    """The backbone's input description, with the recipe's size and way to resize."""
+    size = recipe.image_size or (backbone.input.height, backbone.input.width)
+    height, width = (size, size) if isinstance(size, int) else size
+    return dataclasses.replace(backbone.input, height=height, width=width, resize=recipe.resize)
+
+
+def describe(run: Run) -> str:
+    """One line about a run, for people."""
+    backbone = run.attachment.backbone
+    parts = ", ".join(f"{len(images)} {name}" for name, images in run.images.parts.items())
+    size = f"{run.trainer.description.height} x {run.trainer.description.width}"
+    return (
+        f"{backbone.name} at {size} pixels; {len(run.images.classes)} classes; images: {parts} ({run.images.val_note})"
+    )
+
+
+def _measured(run: Run, state: Checkpoint) -> Adapted:
+    images, recipe = run.images, run.recipe
+    data: dict[str, Any] = {
+        "train_images": len(run.trainer.images),
+        "val_images": len(images.val) if images.val else 0,
+        "val_note": images.val_note,
+        "skipped": images.skipped,
+    }
+    if images.val is not None and images.held_out:
+        data["held_out"] = {
+            "val_fraction": recipe.val_fraction,
+            "seed": recipe.seed,
+            "digest": images.val.digest(),
+        }
+    run.attachment.model.eval()
+    adapted = Adapted(
+        run.attachment,
+        images.classes,
+        run.trainer.description,
+        recipe,
+        state.settled,
+        data,
+        {},
+        {name: scores.float() for name, scores in state.importance.items()},
+        tuple(state.history),
+    )
+    if images.val is None:
+        return adapted
+    evaluation = adapted.evaluate_images(images.val, "val", skipped=0)
+    metrics = {k: getattr(evaluation, k) for k in ("part", "images", "accuracy", "balanced_accuracy", "ece")}
+    return dataclasses.replace(adapted, metrics=metrics)
+
+
+def _check_channels(recipe: Recipe, backbone: Backbone, sites: tuple[Site, ...]) -> None:
+    k, narrowest = recipe.channels_of(backbone.width), min(site.width for site in sites)
+    if k > narrowest:
+        raise RecipeError(
+            f"channels = {k}", f"at most {narrowest}, the width of the narrowest site", "lower --channels"
+        )
+
+
+@dataclass(frozen=True)
+class _RunFolder:
+    """Where a run writes, and the folder that will hold its result."""
+
+    working: Path
+    path: Path
+    existed: bool
+
+    def discard(self) -> None:
+        """Leave nothing of a run that could not start."""
+        shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
+        if not self.existed:
+            shutil.rmtree(self.working, ignore_errors=True)
+
+
+@contextmanager
+def _run_folder(
+    out: str | Path | None, model: str | nn.Module, recipe: Recipe, resume: bool, overwrite: bool
+) -> Iterator[_RunFolder | None]:
+    if out is None:
+        yield None
+        return
+    path = Path(out).resolve()
+    working = claim(path, resume=resume, overwrite=overwrite)
+    folder = _RunFolder(working, path, working.exists())
+    begun = {
+        "model": model if isinstance(model, str) else f"module:{type(model).__name__}",
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    with locked(working):
+        if resume:
+            _check_same(read_run(working), begun, path)
+        else:
+            begin(working, begun)
+        yield folder
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    if before.get("model") != now["model"]:
+        raise FolderError(f"model {now['model']}", f"{before.get('model')}, as {path} began with", "give that model")
+    old, new = before.get("recipe", {}), now["recipe"]
+    different = [k for k in new if old.get(k) != new[k]]
+    if different:
+        first = different[0]
+        raise FolderError(
+            f"{first} = {new[first]}",
+            f"{old.get(first)}, as {path} began with",
+            "give the same settings, or --overwrite",
+        )

@@ -1,0 +1,1 @@
+"""The loop: stages, schedule, precision, devices, checkpoint, progress."""

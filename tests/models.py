@@ -1,0 +1,152 @@
+"""Tiny random models of every supported family, in which nothing hides: each tensor is drawn at order 1."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before timm)
+
+import timm.layers
+import timm.models.beit
+import timm.models.deit
+import timm.models.eva
+import timm.models.vision_transformer as vit
+import torch
+from torch import Tensor, nn
+
+from ttctune.backbone.description import InputDescription
+from ttctune.backbone.model import Backbone, Site, tensor_digest
+from ttctune.method.attachment import Attachment, attach, verify_sites
+
+SIDE, WIDTH, CLASSES = 32, 32, 4
+PICTURE = (3, SIDE, SIDE)
+
+_SIZES = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+_vit = partial(vit.VisionTransformer, **_SIZES)
+_eva = partial(timm.models.eva.Eva, **_SIZES, use_rot_pos_emb=True)
+
+#: Family name -> a function that builds a tiny model of it.
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "vit": _vit,
+    "vit_layer_scale": partial(_vit, init_values=1e-5),
+    "vit_fc_norm": partial(_vit, global_pool="avg", fc_norm=True),
+    "vit_clip": partial(_vit, pre_norm=True, norm_layer=timm.layers.LayerNorm),
+    "vit_siglip": partial(_vit, global_pool="map", class_token=False),
+    "vit_registers": partial(_vit, reg_tokens=2, no_embed_class=True, init_values=1e-5),
+    "vit_qk_norm": partial(_vit, qk_norm=True),
+    "vit_no_qkv_bias": partial(_vit, qkv_bias=False, proj_bias=False),
+    "vit_swiglu": partial(_vit, mlp_layer=timm.layers.SwiGLUPacked, init_values=1e-5),
+    "vit_post_norm": partial(_vit, block_fn=vit.ResPostBlock, init_values=1e-5),
+    "deit_distilled": partial(timm.models.deit.VisionTransformerDistilled, **_SIZES),
+    "beit": partial(timm.models.beit.Beit, **_SIZES, init_values=0.1, use_rel_pos_bias=True),
+    "beit_swiglu": partial(timm.models.beit.Beit, **_SIZES, swiglu_mlp=True, scale_mlp=True),
+    "eva": partial(_eva, init_values=1e-5),
+    "eva_no_qkv_bias": partial(_eva, qkv_bias=False),
+    "eva_swiglu": partial(_eva, swiglu_mlp=True, scale_mlp=True),
+    "eva_split_qkv": partial(_eva, qkv_fused=False, swiglu_mlp=True, scale_attn_inner=True),
+    "eva_rope": partial(_eva, attn_type="rope", init_values=1e-5, num_reg_tokens=2),
+    "eva_post_norm": partial(_eva, use_post_norm=True),
+}
+
+
+def tiny(family: str, *, seed: int = 0, num_classes: int = 5, **settings: object) -> nn.Module:
+    """A tiny model of a family with all its tensors drawn at random, in eval mode.
+
+    Args:
+        family: A key of `BUILDERS`.
+        seed: Of the draw.
+        num_classes: Outputs of the backbone's own head.
+        settings: Go to the model's class.
+    """
+    torch.manual_seed(seed)
+    return randomise(BUILDERS[family](num_classes=num_classes, **settings), seed).eval()
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw norms around 1 and 0, LayerScale at order 1 with random sign, biases and embeddings at order 0.3.
+
+    Weight matrices keep the size that lets a signal of order 1 through: the square root of 1 / inputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(like: Tensor, std: float) -> Tensor:
+        return std * torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters(recurse=False)}
+    for name, p in model.named_parameters():
+        if name.rpartition(".")[2] in ("gamma", "gamma_1", "gamma_2"):
+            sign = torch.randint(0, 2, p.shape, generator=generator) * 2 - 1
+            p.copy_(sign * (0.5 + torch.rand(p.shape, generator=generator)))
+        elif id(p) in norms:
+            p.copy_(normal(p, 0.3) + (1.0 if name.endswith("weight") else 0.0))
+        elif p.ndim == 2 and name.endswith("weight"):
+            p.copy_(normal(p, p.shape[1] ** -0.5))
+        else:
+            p.copy_(normal(p, 0.3))
+    return model
+
+
+def backbone_of(model: nn.Module) -> Backbone:
+    """The model as `open_backbone` would hand it over."""
+    description = InputDescription(SIDE, SIDE, (0.5,) * 3, (0.5,) * 3)
+    return Backbone(model, f"module:{type(model).__name__}", tensor_digest(model), description)
+
+
+def selected(sites: Iterable[Site], k: int, seed: int = 0) -> dict[str, Tensor]:
+    """k random channels of each site, ascending."""
+    generator = torch.Generator().manual_seed(seed)
+    return {site.name: torch.randperm(site.width, generator=generator)[:k].sort().values for site in sites}
+
+
+def attached(
+    backbone: Backbone | nn.Module | str,
+    kinds: Iterable[str] = ("attn", "mlp"),
+    *,
+    form: str = "map",
+    k: int = 6,
+    draw: float | None = 0.2,
+    seed: int = 0,
+) -> Attachment:
+    """An adapter on a tiny model, with k random channels at every site and all it trains drawn at random.
+
+    Args:
+        backbone: A backbone, a model, or the name of a family.
+        kinds: Site kinds; none of them leaves the model at stage 1.
+        form: "map" or "rows".
+        k: Channels a site.
+        draw: Standard deviation of maps, biases and changes of the norms; None leaves all at its start.
+        seed: Of every draw.
+    """
+    backbone = tiny(backbone) if isinstance(backbone, str) else backbone
+    backbone = backbone_of(backbone) if isinstance(backbone, nn.Module) else backbone
+    attachment = attach(backbone, CLASSES, seed=seed)
+    sites = backbone.sites(kinds)
+    verify_sites(attachment.model, sites, PICTURE)
+    attachment.tune(sites, selected(sites, k, seed), form)
+    if draw is not None:
+        draw_adapter(attachment, draw, seed)
+    return attachment
+
+
+@torch.no_grad()
+def draw_adapter(attachment: Attachment, std: float = 0.2, seed: int = 0) -> None:
+    """Change everything that is trained by random numbers of this standard deviation; the head by order 1."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    for name, p in attachment.adapter.named_parameters():
+        scale = 0.3 if name.startswith("head") else std
+        p.add_(scale * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+
+
+def pictures(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    """n normalised pictures of noise."""
+    return torch.randn(n, *PICTURE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def labels(n: int = 6) -> Tensor:
+    """n labels that visit every class."""
+    return torch.arange(n) % CLASSES
+
+
+def per_image_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each image."""
+    return nn.functional.cross_entropy(logits, target, reduction="none")
