@@ -24,6 +24,9 @@ _SIZES = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": 2, "nu
 _vit = partial(vit.VisionTransformer, **_SIZES)
 _eva = partial(timm.models.eva.Eva, **_SIZES, use_rot_pos_emb=True)
 
+#: A shift of all keys changes no attention: the softmax takes it out, so its gradient is zero.
+NO_EFFECT = "k_norm.bias"
+
 #: Family name -> a function that builds a tiny model of it.
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "vit": _vit,
@@ -150,3 +153,38 @@ def labels(n: int = 6) -> Tensor:
 def per_image_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of each image."""
     return nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+def print_of(model: nn.Module) -> dict[str, object]:
+    """All there is to notice about a model: tensors bit for bit, identities, flags, hooks, attributes."""
+    state: dict[str, object] = {}
+    for name, module in model.named_modules():
+        state[f"{name}: class"] = type(module)
+        state[f"{name}: attributes"] = sorted(module.__dict__)
+        state[f"{name}: values"] = {
+            k: v for k, v in module.__dict__.items() if isinstance(v, bool | int | float | str | tuple | type(None))
+        }
+        state[f"{name}: submodules"] = [(k, id(m)) for k, m in module._modules.items()]
+        state[f"{name}: hooks"] = {
+            k: list(v.values()) for k, v in module.__dict__.items() if "hooks" in k and isinstance(v, dict)
+        }
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        bits = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        state[f"{name}: tensor"] = (id(tensor), tensor.data_ptr(), tensor.dtype, tensor.requires_grad, bits)
+        state[f"{name}: gradient"] = tensor.grad is None
+        state[f"{name}: tensor hooks"] = len(tensor._backward_hooks or {})
+    state["keys"] = list(model.state_dict())
+    return state
+
+
+def train_step(model: nn.Module, rate: float = 0.1) -> None:
+    """One step of gradient descent in training mode, on every parameter that asks for a gradient."""
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    images = pictures(dtype=trained[0].dtype)
+    per_image_loss(model(images), labels()).mean().backward()
+    with torch.no_grad():
+        for p in trained:
+            p.sub_(rate * p.grad)
+            p.grad = None
+    model.eval()

@@ -17,7 +17,8 @@ def model_card(record: dict[str, Any]) -> str:
         f"- Classes: {shown}",
         f"- Trained parameters: {counts['channels']:,} in channels, {counts['norms']:,} in norms, "
         f"{counts['head']:,} in the head",
-        f"- Images: {data.get('train_images', '?')} to train on; val: {data.get('val_note', 'none')}",
+        f"- Images: {data.get('train_images', '?')} train, {data.get('val_images', '?')} val "
+        f"({data.get('val_note', 'none')})",
         f"- Input: {size['height']} x {size['width']} pixels, resize = {size['resize']}",
     ]
     if metrics:

@@ -7,6 +7,7 @@ only those are tuned.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from ttctune.method.importance import score
 from ttctune.method.selection import Selection, select_by_budget, select_per_site
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import Checkpoint
+from ttctune.training.precision import attention
 from ttctune.training.stage import Stage, stages_of
 from ttctune.training.trainer import Trainer
 
@@ -53,16 +55,18 @@ def two_stage(
     (tune,) = rest
     if not state.importance:
         trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
-        importance = score(
-            trainer.model,
-            sites,
-            trainer.scoring_batches(),
-            trainer.loss,
-            classes=trainer.classes,
-            importance=recipe.importance,
-            tokens=recipe.tokens,
-            seed=recipe.seed,
-        )
+        with attention(trainer.model, trainer.scoring_precision.fused_attention):
+            importance = score(
+                trainer.model,
+                sites,
+                trainer.scoring_batches(),
+                trainer.loss,
+                classes=trainer.classes,
+                importance=recipe.importance,
+                tokens=recipe.tokens,
+                seed=recipe.seed,
+                forward_context=partial(trainer.scoring_precision.forward_context, trainer.place.device),
+            )
         state = replace(state, importance=importance)
     attachment.tune(sites, select(state.importance, sites, attachment, recipe), recipe.form)
     if state.stage != tune.name:

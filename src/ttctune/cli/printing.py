@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
@@ -17,19 +20,23 @@ from ttctune.adapter_folder import Record
 from ttctune.evaluation import Evaluation
 from ttctune.run import Plan
 
-#: Classes up to which a confusion matrix is a table; larger ones are listed by their worst pairs.
+#: Classes up to which a confusion matrix is a table, if it fits; larger ones are listed by their worst pairs.
 LARGEST_MATRIX = 12
 WORST_PAIRS = 10
+#: Characters of a file's name that a narrow terminal still shows in one piece.
+WIDEST_NAME = 45
+#: Columns where output goes to a file or a pipe: enough for every row to be one line.
+PIPED_WIDTH = 1000
 
 
 def hint(line: str) -> None:
     """One line on stderr."""
-    _console(stderr=True).print(line, markup=False)
+    print(line, file=sys.stderr)
 
 
 def result(line: str) -> None:
     """One line on stdout."""
-    _console().print(line, markup=False)
+    print(line)
 
 
 def plan(plan: Plan, as_json: bool) -> None:
@@ -47,7 +54,7 @@ def plan(plan: Plan, as_json: bool) -> None:
     table.add_row("precision", f"{plan.precision.title} ({plan.precision.reason})")
     table.add_row("time", f"about {_duration(plan.seconds)}")
     table.add_row("memory", f"about {plan.memory / 1e6:,.0f} MB at the peak")
-    _console().print(table)
+    _show(table)
 
 
 def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> None:
@@ -63,7 +70,7 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
     )
     table.add_row("saved", f"{folder} ({(folder / 'adapter.safetensors').stat().st_size / 1e6:.2f} MB)")
-    _console().print(table)
+    _show(table)
     tail = f" --weights {shlex.quote(str(weights))}" if weights else ""
     where = shlex.quote(str(folder))
     hint("next:")
@@ -75,7 +82,6 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
 
 def evaluation(evaluation: Evaluation, classes: tuple[str, ...], brief: bool = False) -> None:
     """Summary, a row per class, confusion."""
-    console = _console()
     summary = _pairs()
     summary.add_row("read", f"{evaluation.part}, {evaluation.images} images")
     if evaluation.skipped:
@@ -83,30 +89,33 @@ def evaluation(evaluation: Evaluation, classes: tuple[str, ...], brief: bool = F
     summary.add_row("accuracy", f"{evaluation.accuracy:.1%}")
     summary.add_row("balanced", f"{evaluation.balanced_accuracy:.1%}")
     summary.add_row("calibration", f"{evaluation.ece:.3f} expected error")
-    console.print(summary)
+    _show(summary)
     if brief:
         return
-    table = Table("class", box=box.SIMPLE)
+    table = _table("class")
     for column in ("precision", "recall", "F1", "images"):
         table.add_column(column, justify="right")
     for row in evaluation.per_class:
         numbers = (f"{row[k]:.1%}" if row["images"] else "" for k in ("precision", "recall", "f1"))
         table.add_row(row["class"], *numbers, str(row["images"]))
-    console.print(table)
-    console.print(_confusion(evaluation.confusion, classes))
+    _show(table)
+    _show(_confusion(evaluation.confusion, classes))
 
 
 def predictions(rows: list[dict[str, Any]]) -> None:
     """A row per image, most probable class first."""
-    table = Table("image", "classes", box=box.SIMPLE)
+    table = _table()
+    longest = max((len(row["file"]) for row in rows), default=0)
+    table.add_column("image", overflow="fold", min_width=min(longest, WIDEST_NAME))
+    table.add_column("classes", overflow="fold")
     for row in rows:
         table.add_row(row["file"], ", ".join(f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]))
-    _console().print(table)
+    _show(table)
 
 
 def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> None:
     """What an adapter folder holds."""
-    console, counts, size = _console(), record.parameters, record.input
+    counts, size = record.parameters, record.input
     table = _pairs()
     table.add_row("backbone", f"{record.backbone.name} ({record.backbone.digest[:12]})")
     table.add_row(
@@ -118,32 +127,39 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
         "trained",
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
     )
-    table.add_row("images", f"{record.data.get('train_images')} to train on; val: {record.data.get('val_note')}")
+    data = record.data
+    table.add_row("images", f"{data.get('train_images')} train, {data.get('val_images')} val ({data.get('val_note')})")
     if record.metrics:
         table.add_row("val accuracy", f"{record.metrics['accuracy']:.1%} on {record.metrics['images']} images")
     table.add_row("computed in", f"{record.settled.get('precision')} on {record.settled.get('device')}")
     table.add_row("made with", ", ".join(f"{k} {v}" for k, v in record.versions.items()))
-    console.print(table)
+    _show(table)
     if selection:
-        channels = Table("site", "K", "share of importance", "channels", box=box.SIMPLE)
+        channels = _table("site")
+        channels.add_column("K", justify="right")
+        channels.add_column("share of importance", justify="right")
+        channels.add_column("channels")
         for site, chosen in selection.items():
             listed = ", ".join(str(c) for c in chosen[:8].tolist()) + (", ..." if len(chosen) > 8 else "")
             score = importance.get(site)
             share = f"{float(score[chosen].sum() / score.sum()):.0%}" if score is not None and score.min() >= 0 else ""
             channels.add_row(site, str(len(chosen)), share, listed)
-        console.print(channels)
+        _show(channels)
 
 
 def _confusion(confusion: list[list[int]], classes: tuple[str, ...]) -> Table:
     if len(classes) <= LARGEST_MATRIX:
-        table = Table("true \\ predicted", title="confusion", box=box.SIMPLE)
+        matrix = _table("true \\ predicted")
         for name in classes:
-            table.add_column(name, justify="right")
+            matrix.add_column(name, justify="right", no_wrap=True)
         for name, row in zip(classes, confusion, strict=True):
-            table.add_row(name, *(str(n) if n else "." for n in row))
-        return table
+            matrix.add_row(name, *(str(n) if n else "." for n in row))
+        console = _console()
+        if Measurement.get(console, console.options.update(width=PIPED_WIDTH), matrix).maximum <= console.width:
+            return matrix
     pairs = [(n, classes[i], classes[j]) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
-    table = Table("true", "taken for", "images", title="most frequent confusions", box=box.SIMPLE)
+    table = _table("true", "most often taken for")
+    table.add_column("images", justify="right")
     for n, true, predicted in sorted(pairs, key=lambda p: -p[0])[:WORST_PAIRS]:
         table.add_row(true, predicted, str(n))
     return table
@@ -151,13 +167,34 @@ def _confusion(confusion: list[list[int]], classes: tuple[str, ...]) -> Table:
 
 def _pairs() -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     return table
 
 
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _show(table: Table) -> None:
+    """Print a table, an empty line before one with a head, and no blanks at the ends of lines."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    if table.show_header:
+        print()
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
 
 
 def _duration(seconds: float) -> str:

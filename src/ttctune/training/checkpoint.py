@@ -66,8 +66,11 @@ class Checkpoint:
                 for key in file.keys():  # noqa: SIM118  (not a mapping)
                     part, _, name = key.partition(":")
                     parts[part][name] = file.get_tensor(key)
+            kinds = {key: type(value) for key, value in state.items()}
+            if kinds != {"stage": str, "epoch": int, "history": list, "settled": dict}:
+                raise ValueError(f"its state holds {', '.join(kinds) or 'nothing'}")
+            return cls(**parts, **state)
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise FolderError(
                 f"{folder / STATE} is damaged ({error})", "a whole checkpoint", "start again with --overwrite"
             ) from error
-        return cls(**parts, **state)

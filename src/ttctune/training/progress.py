@@ -24,15 +24,17 @@ class Reporter:
     _done: int = 0
     _started: float = 0.0
     _first_done: int = 0
+    _epoch_done: int = 0
 
     def say(self, line: str) -> None:
         """One line for a person."""
         if not self.quiet:
-            self.console.print(line, markup=False)
+            self.console.print(line, markup=False, emoji=False)
 
     def start(self, work: int, done: int = 0) -> None:
         """Begin a run of `work` images in all, `done` of which lie behind."""
-        self._work, self._done, self._first_done = work, done, done
+        self._work = work
+        self._done = self._first_done = self._epoch_done = done
         self._started = time.monotonic()
         if self.console.is_terminal and not self.quiet:
             self._bar = Progress(
@@ -52,10 +54,12 @@ class Reporter:
             self._bar.update(self._task, description=title, completed=self._done, status=status)
 
     def epoch(self, title: str, loss: float, accuracy: float, seconds: float) -> None:
-        """Close an epoch."""
+        """Close an epoch, which took `seconds`."""
+        rate = (self._done - self._epoch_done) / max(seconds, 1e-9)
+        self._epoch_done = self._done
         if self._bar is None:
             self.say(
-                f"{title}  loss {loss:.3f}  accuracy {accuracy:.1%}  {self.rate():.0f} images/s  "
+                f"{title}  loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:.0f} images/s  "
                 f"{seconds:.1f} s  {self.time_left()} left"
             )
 

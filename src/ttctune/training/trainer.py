@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -173,9 +173,10 @@ class Trainer:
         for pictures, labels in self.images.batches(self.recipe.batch_size // self.accumulation, order=None):
             yield normalise(pictures, self.description, self.place.device), labels.to(self.place.device)
 
-    def forward_context(self) -> AbstractContextManager[Any]:
-        """The chosen precision's context around a forward pass."""
-        return self.precision.forward_context(self.place.device)
+    @property
+    def scoring_precision(self) -> Precision:
+        """As for training, but float32 where small gradients would vanish for want of a loss scale."""
+        return Precision("fp32") if self.precision.format == "fp16" else self.precision
 
     def _wrapped(self) -> nn.Module:
         model: nn.Module = self.model

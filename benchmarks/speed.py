@@ -1,0 +1,287 @@
+"""Time and memory of one training step against PEFT's LoRA; ratios from one interleaved process.
+
+    python benchmarks/speed.py                   # prints the tables and writes docs/results/speed.md
+    python benchmarks/speed.py --rounds 4 --size 96 --out -
+
+DeiT-tiny with random weights (speed does not depend on them), batches of 32, two threads. A step is: normalise uint8
+images, forward, cross-entropy, backward, AdamW. Every method runs through the same function; the methods take turns,
+step by step, and a row is the median over the rounds. Peak memory is the growth over the loaded model, read in one
+fresh process per method.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ttctune.torchvision_operators  # noqa: F401  (before timm and peft)
+import peft  # isort: skip
+import timm  # isort: skip
+import torch
+from torch import Tensor, nn
+
+from ttctune.backbone.model import Backbone
+from ttctune.backbone.opening import open_backbone
+from ttctune.images import Augmentation, LabelledImages
+from ttctune.method.attachment import Attachment, attach
+from ttctune.method.importance import score
+from ttctune.method.merge import merge
+from ttctune.recipe import Recipe
+from ttctune.training.memory import peak_memory
+from ttctune.training.precision import Precision, attention
+from ttctune.training.trainer import image_loss, normalise
+from ttctune.two_stage import select
+
+MODEL, BATCH, CLASSES, THREADS = "deit_tiny_patch16_224", 32, 100, 2
+FORMATS = {
+    "float32": Precision("fp32", fused_attention=True),
+    "bfloat16": Precision("bf16", fused_attention=False),
+}
+METHODS = ("forward", "lora", "norms", "maps", "rows")
+CPU = torch.device("cpu")
+
+
+def backbone() -> Backbone:
+    return open_backbone(timm.create_model(MODEL, num_classes=CLASSES).eval())
+
+
+def forward(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
+    return timm.create_model(MODEL, num_classes=CLASSES, img_size=size).requires_grad_(False).eval(), []
+
+
+def lora(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
+    model = timm.create_model(MODEL, num_classes=CLASSES, img_size=size)
+    config = peft.LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"], modules_to_save=["head"])
+    model = peft.get_peft_model(model, config).train()
+    return model, [p for p in model.parameters() if p.requires_grad]
+
+
+def attached(size: int, form: str | None) -> Attachment:
+    recipe = Recipe(form=form or "map", channels=0.25 if form != "rows" else 5)
+    base = backbone()
+    result = attach(base, CLASSES, image_size=(size, size))
+    if form is not None:
+        sites = base.sites(recipe.sites)
+        importance = {site.name: torch.rand(site.width) for site in sites}
+        result.tune(sites, select(importance, sites, result, recipe), form)
+    return result
+
+
+def ours(form: str | None) -> Callable[[int], tuple[nn.Module, list[nn.Parameter]]]:
+    def make(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
+        model = attached(size, form).model.train()
+        return model, [p for p in model.parameters() if p.requires_grad]
+
+    return make
+
+
+MAKE: dict[str, Callable[[int], tuple[nn.Module, list[nn.Parameter]]]] = {
+    "forward": forward,
+    "lora": lora,
+    "norms": ours(None),
+    "maps": ours("map"),
+    "rows": ours("rows"),
+}
+TITLES = {
+    "forward": "forward alone",
+    "lora": "PEFT LoRA r=8 on qkv",
+    "norms": "stage 1 (norms, head)",
+    "maps": "stage 2, default recipe (maps K = 48 at attn and mlp, norms, head)",
+    "rows": "stage 2, rows K = 5 at attn and mlp, norms, head",
+}
+
+
+class Step:
+    """One training step of one method on one batch."""
+
+    def __init__(self, method: str, size: int) -> None:
+        self.model, parameters = MAKE[method](size)
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True) if parameters else None
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8, generator=generator)
+        self.labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+        self.description = backbone().input
+
+    def __call__(self, precision: Precision, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        with attention(self.model, precision.fused_attention):
+            inputs = normalise(self.images, self.description, CPU)
+            with torch.set_grad_enabled(self.optimizer is not None), precision.forward_context(CPU):
+                logits = model(inputs)
+            if self.optimizer is not None:
+                image_loss(logits, self.labels, None, 0.1).mean().backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+
+
+def interleaved(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if round_:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_of(method: str, size: int) -> float:
+    """Growth in MB over the loaded model, in a fresh process."""
+    command = [sys.executable, __file__, "--peak-of", method, "--size", str(size)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(method: str, size: int) -> None:
+    step = Step(method, size)
+    before = peak_memory(CPU)
+    for _ in range(3):
+        step(FORMATS["float32"])
+    print((peak_memory(CPU) - before) / 1e6)
+
+
+def scoring_seconds(size: int, rounds: int) -> dict[str, float]:
+    """A scoring pass and a training epoch over the same images, per format."""
+    base, work = backbone(), attached(size, None)
+    tuned = Step("maps", size)
+    sites = base.sites(Recipe().sites)
+    steps: dict[str, Callable[[], object]] = {}
+    for name, precision in FORMATS.items():
+
+        def scored(precision: Precision = precision) -> None:
+            with attention(work.model, precision.fused_attention):
+                score(
+                    work.model,
+                    sites,
+                    [(normalise(tuned.images, base.input, CPU), tuned.labels)],
+                    lambda logits, labels: image_loss(logits, labels, None, 0.1),
+                    classes=CLASSES,
+                    forward_context=lambda: precision.forward_context(CPU),
+                )
+
+        steps[f"score {name}"] = scored
+        steps[f"epoch {name}"] = lambda precision=precision: tuned(precision)
+    return interleaved(steps, rounds)
+
+
+def merged_seconds(size: int, rounds: int) -> dict[str, float]:
+    plain, _ = forward(size)
+    merged = merge(attached(size, "map")).requires_grad_(False)
+    images = torch.randn(BATCH, 3, size, size)
+
+    def run(model: nn.Module) -> Tensor:
+        with torch.inference_mode():
+            return model(images)
+
+    return interleaved({"merged": lambda: run(merged), "plain": lambda: run(plain)}, rounds)
+
+
+def augmentation_seconds(size: int, rounds: int) -> float:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (320, 3, size, size), dtype=torch.uint8, generator=generator)
+    data = LabelledImages(images, torch.zeros(320, dtype=torch.int64))
+    augment = Augmentation(flip=True, crop=True)
+
+    def epoch() -> None:
+        for pictures, _ in data.batches(BATCH, order=torch.randperm(320)):
+            augment(pictures)
+
+    return interleaved({"epoch": epoch}, rounds)["epoch"] / 10
+
+
+def compiled_seconds(size: int, rounds: int) -> dict[str, float]:
+    step, rival = Step("maps", size), Step("lora", size)
+    compiled = torch.compile(step.model)
+    precision = FORMATS["bfloat16"]
+    step(precision, compiled)  # compiles here, outside the measured rounds
+    return interleaved(
+        {"compiled": lambda: step(precision, compiled), "lora": lambda: rival(FORMATS["float32"])}, rounds
+    )
+
+
+def report(size: int, rounds: int) -> str:
+    steps = {method: Step(method, size) for method in METHODS}
+    turns = {
+        f"{method} {name}": (lambda m=method, p=precision: steps[m](p))
+        for method in METHODS
+        for name, precision in FORMATS.items()
+    }
+    seconds = interleaved(turns, rounds)
+    memory = {method: peak_of(method, size) for method in METHODS[1:]}
+    scoring, merged = scoring_seconds(size, rounds), merged_seconds(size, rounds)
+    augmented = augmentation_seconds(size, rounds)
+    compiled = compiled_seconds(size, rounds)
+    lora32 = seconds["lora float32"]
+    lines = [
+        "# Speed and memory",
+        "",
+        f"`python benchmarks/speed.py --size {size} --rounds {rounds}`",
+        "",
+        f"DeiT-tiny, {size} px, batch {BATCH}, {THREADS} threads; {cpu_name()}; torch {torch.__version__}, "
+        f"timm {timm.__version__}, peft {peft.__version__}. Median of {rounds} interleaved rounds. In bfloat16 the "
+        "attention of every method, LoRA too, is not fused.",
+        "",
+        "| one training step | float32 ms | x forward | x LoRA | bfloat16 ms | x forward | x LoRA | x LoRA float32 "
+        "| peak memory MB | x LoRA |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        a, b = seconds[f"{method} float32"], seconds[f"{method} bfloat16"]
+        peak = f"{memory[method]:.0f} | {memory[method] / memory['lora']:.2f}" if method in memory else " | "
+        lines.append(
+            f"| {TITLES[method]} | {1000 * a:.0f} | {a / seconds['forward float32']:.2f} | {a / lora32:.2f} "
+            f"| {1000 * b:.0f} | {b / seconds['forward bfloat16']:.2f} | {b / seconds['lora bfloat16']:.2f} "
+            f"| {b / lora32:.2f} | {peak} |"
+        )
+    step = seconds["maps bfloat16"]
+    lines += [
+        "",
+        "| what | figure |",
+        "|---|---|",
+        f"| stage 2 in bfloat16 with torch.compile, x LoRA float32 | {compiled['compiled'] / compiled['lora']:.2f} |",
+        f"| scoring pass, float32, x a training epoch in float32 "
+        f"| {scoring['score float32'] / scoring['epoch float32']:.2f} |",
+        f"| scoring pass, bfloat16, x a training epoch in bfloat16 "
+        f"| {scoring['score bfloat16'] / scoring['epoch bfloat16']:.2f} |",
+        f"| batching, flip and crop, share of a stage-2 epoch in bfloat16 | {augmented / step:.1%} |",
+        f"| merged model, x the plain one, inference | {merged['merged'] / merged['plain']:.2f} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    units = [unit for unit in ("avx512_bf16", "amx_bf16") if unit in flags]
+    return f"{name} ({', '.join(units) or 'no bfloat16 instructions'})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--out", default="docs/results/speed.md")
+    parser.add_argument("--peak-of", choices=METHODS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    if arguments.peak_of:
+        print_peak(arguments.peak_of, arguments.size)
+        return
+    text = report(arguments.size, arguments.rounds)
+    print(text)
+    if arguments.out != "-":
+        Path(arguments.out).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

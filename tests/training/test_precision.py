@@ -1,0 +1,101 @@
+"""How the arithmetic is done: the fastest safe way, measured."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from ttctune.training.precision import Precision, attention, by_hand, candidates, measure
+
+CPU = torch.device("cpu")
+FP32, FP32_PLAIN, BF16, BF16_PLAIN = candidates(CPU)
+
+
+def fake_step(losses, milliseconds):
+    """A step whose loss and time are given by format and kernel."""
+
+    def step(precision):
+        time.sleep(milliseconds[precision] / 1000)
+        return losses.get(precision, 2.0)
+
+    return step
+
+
+@pytest.mark.parametrize("fastest", [FP32, FP32_PLAIN, BF16, BF16_PLAIN])
+def test_the_fastest_of_equally_safe_ways_is_chosen_and_all_times_are_said(fastest):
+    times = {c: 1 if c == fastest else 12 for c in candidates(CPU)}
+    chosen = measure(CPU, fake_step({}, times))
+    assert (chosen.format, chosen.fused_attention) == (fastest.format, fastest.fused_attention)
+    assert chosen.reason.count(" ms") == 4 and "\n" not in chosen.reason
+
+
+@pytest.mark.parametrize("loss", [2.05, 1.95, float("nan"), float("inf"), -2.0])
+def test_a_fast_way_with_another_loss_is_not_safe(loss):
+    times = {FP32: 8, FP32_PLAIN: 12, BF16: 1, BF16_PLAIN: 1}
+    chosen = measure(CPU, fake_step({BF16: loss, BF16_PLAIN: loss}, times))
+    assert (chosen.format, chosen.fused_attention) == ("fp32", True)
+
+
+def test_a_loss_within_rounding_is_safe():
+    chosen = measure(CPU, fake_step({BF16_PLAIN: 2.03}, {FP32: 8, FP32_PLAIN: 8, BF16: 8, BF16_PLAIN: 1}))
+    assert (chosen.format, chosen.fused_attention) == ("bf16", False)
+
+
+def test_a_loss_that_is_nan_everywhere_falls_back_to_float32():
+    chosen = measure(CPU, fake_step(dict.fromkeys(candidates(CPU), float("nan")), dict.fromkeys(candidates(CPU), 1)))
+    assert (chosen.format, chosen.fused_attention) == ("fp32", True)
+
+
+def test_a_slow_first_step_does_not_count():
+    seen = []
+
+    def step(precision):
+        first = precision not in seen
+        seen.append(precision)
+        time.sleep(0.03 if first and precision == BF16_PLAIN else 0.001 if precision == BF16_PLAIN else 0.006)
+        return 2.0
+
+    assert measure(CPU, step).title == BF16_PLAIN.title
+
+
+def test_a_device_with_one_way_is_not_measured():
+    def step(_):
+        raise AssertionError("measured")
+
+    assert measure(torch.device("mps"), step).format == "fp32"
+
+
+class Attention(nn.Module):
+    def __init__(self, fused):
+        super().__init__()
+        self.fused_attn = fused
+
+
+def test_attention_is_fused_as_before_on_leaving_even_after_an_error():
+    model = nn.ModuleList([Attention(True), Attention(False)])
+    with attention(model, False):
+        assert [m.fused_attn for m in model] == [False, False]
+    assert [m.fused_attn for m in model] == [True, False]
+    with pytest.raises(KeyError), attention(model, False):
+        raise KeyError
+    assert [m.fused_attn for m in model] == [True, False]
+
+
+def test_attention_that_was_not_fused_is_never_fused():
+    model = nn.ModuleList([Attention(True), Attention(False)])
+    with attention(model, True):
+        assert [m.fused_attn for m in model] == [True, False]
+
+
+@pytest.mark.parametrize(("format", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_forward_context_computes_matrix_products_in_the_format(format, dtype):
+    x = torch.ones(4, 4)
+    with Precision(format).forward_context(CPU):
+        assert (x @ x).dtype == dtype
+    assert (x @ x).dtype == torch.float32
+
+
+def test_a_format_chosen_by_hand_gets_the_attention_that_is_fast_for_it():
+    assert by_hand("fp32", CPU).fused_attention and not by_hand("bf16", CPU).fused_attention
+    assert by_hand("bf16", torch.device("cuda")).fused_attention
