@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+import safetensors
 
 from ttctune.errors import FolderError
 from ttctune.files import cannot_write, sync_folder, write_atomically
@@ -33,35 +35,55 @@ def state_of(folder: Path) -> str:
         return "unfinished"
     if any(_has_mark(folder / name, mark) for name, mark in MARKS.items()):
         return "finished"
-    return "empty" if not any(folder.iterdir()) else "foreign"
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return "empty" if left <= {CHECKPOINT, f"{RUN}.part"} else "foreign"
 
 
-def claim(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """The folder in which a run may work: `folder`, or one beside it that will replace it.
+@contextmanager
+def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
+    """Own the folder in which a run may work: `folder`, or one beside it that will replace it.
+
+    Args:
+        folder: Made where it is absent.
+        resume: Take the unfinished run that is there.
+        overwrite: Work beside what ttctune wrote there.
 
     Raises:
-        FolderError: The folder is not ours, is finished (without `overwrite`), or is unfinished (without `resume`).
+        FolderError: Another process owns it; or it is not ours, is finished (without `overwrite`), or is unfinished
+            (without `resume`); or it cannot be made.
     """
-    state = state_of(folder)
+    if not folder.is_dir():
+        _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        working = _working_folder(folder, resume, overwrite)
+        if working != folder:
+            stack.enter_context(locked(working))
+        yield working
+
+
+def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
+    state, beside = state_of(folder), folder.with_name(f".{folder.name}.new")
     if state == "foreign":
-        raise FolderError(f"{folder} is not ttctune's", "an absent or empty folder", "choose another -o")
-    beside = folder.with_name(f".{folder.name}.new")
+        raise _not_ours(folder)
     if resume:
         for working in (folder, beside):
             if state_of(working) == "unfinished":
                 return working
         raise FolderError(f"{folder} holds no unfinished run", "one to resume", "leave --resume out")
+    if state == "empty":
+        return folder
     if overwrite:
-        return folder if state == "empty" else beside
+        if state_of(beside) == "foreign":
+            raise FolderError(f"{beside} is not ttctune's", "nothing in this place", "remove it")
+        return beside
     if state == "finished":
         raise FolderError(f"{folder} is finished", "an absent or empty folder", "use --overwrite or another -o")
-    if state == "unfinished":
-        raise FolderError(
-            f"{folder} holds an unfinished run",
-            "an absent or empty folder",
-            "add --resume to go on, or --overwrite",
-        )
-    return folder
+    raise FolderError(
+        f"{folder} holds an unfinished run",
+        "an absent or empty folder",
+        "add --resume to go on, or --overwrite",
+    )
 
 
 @contextmanager
@@ -89,10 +111,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def begin(folder: Path, run: dict[str, Any]) -> None:
-    """Mark a folder as an unfinished run, before anything else is in it."""
+    """Empty a folder that `claimed` gave, and mark it as an unfinished run.
+
+    Raises:
+        FolderError: It cannot be written.
+    """
     try:
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-        (folder / CHECKPOINT).mkdir(parents=True)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (folder / CHECKPOINT).mkdir()
     except OSError as error:
         raise cannot_write(folder, error) from error
     write_atomically(folder / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n")
@@ -114,11 +141,18 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def finish(working: Path, folder: Path) -> None:
-    """Take the checkpoint away and put the folder in its place."""
-    (working / RUN).unlink(missing_ok=True)
-    shutil.rmtree(working / CHECKPOINT, ignore_errors=True)
+    """Put the folder in its place, then take the checkpoint away: a run killed in between is still resumable.
+
+    Raises:
+        FolderError: The file system refuses.
+    """
     if working != folder:
         publish(working, folder)
+    try:
+        (folder / RUN).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
 def publish(made: Path, folder: Path) -> None:
@@ -145,11 +179,14 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         FolderError: `folder` is not ours, or holds something of ours and `overwrite` is not given.
     """
+    folder = folder.resolve()
     state = state_of(folder)
-    if state == "unfinished" or (state == "finished" and not overwrite):
-        raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
     if state == "foreign":
-        raise FolderError(f"{folder} is not ttctune's", "an absent or empty folder", "choose another -o")
+        raise _not_ours(folder)
+    if state == "unfinished":
+        raise FolderError(f"{folder} holds an unfinished run", "an absent or empty folder", "choose another -o")
+    if state == "finished" and not overwrite:
+        raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
     made = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         made.mkdir(parents=True)
@@ -158,10 +195,16 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield made
         publish(made, folder)
+    except safetensors.SafetensorError as error:
+        raise cannot_write(folder, OSError(str(error))) from error
     except OSError as error:
         raise error if isinstance(error, FolderError) else cannot_write(folder, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _not_ours(folder: Path) -> FolderError:
+    return FolderError(f"{folder} is not ttctune's", "an absent or empty folder", "choose another -o")
 
 
 def _has_mark(file: Path, mark: str) -> bool:

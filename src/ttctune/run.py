@@ -17,12 +17,12 @@ from ttctune.adapted import Adapted
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
-from ttctune.errors import DataError, FolderError, RecipeError, TtcError
+from ttctune.errors import DataError, FolderError, RecipeError
 from ttctune.images import ImageData, open_images
 from ttctune.method.attachment import Attachment, attach, verify_sites
-from ttctune.output_folder import CHECKPOINT, begin, claim, finish, locked, read_run
+from ttctune.output_folder import CHECKPOINT, begin, claimed, finish, read_run
 from ttctune.recipe import Recipe
-from ttctune.training.checkpoint import Checkpoint
+from ttctune.training.checkpoint import STATE, Checkpoint
 from ttctune.training.compilation import compiler_found
 from ttctune.training.device import Place, find_place
 from ttctune.training.memory import peak_memory
@@ -115,14 +115,11 @@ def adapt(
         folder = stack.enter_context(_run_folder(out, model, recipe, resume, overwrite)) if place.is_main else None
         cache = folder.working / CHECKPOINT if folder else None
         state = Checkpoint.read(cache) if cache else Checkpoint()
-        try:
-            run = prepare(model, data, recipe, weights, place, reporter, cache)
-            reporter.say(describe(run))
-            state = settle(run, state)
-        except TtcError:
-            if folder and not resume:
-                folder.discard()
-            raise
+        if folder and not resume:
+            stack.enter_context(folder.discarded_on_error())
+        run = prepare(model, data, recipe, weights, place, reporter, cache)
+        reporter.say(describe(run))
+        state = settle(run, state)
 
         def keep(state: Checkpoint) -> None:
             if folder:
@@ -234,13 +231,18 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
     """Decide what the recipe leaves open, or keep what the interrupted run had decided.
 
     Raises:
-        FolderError: The training images are not those of the interrupted run.
+        FolderError: The training images or the model's weights are not those of the interrupted run.
     """
     trainer, recipe = run.trainer, run.recipe
     settled = dict(state.settled)
-    images = trainer.images.digest()
-    if settled.setdefault("train_digest", images) != images:
-        raise FolderError("training images that changed since the run began", "the same images", "use --overwrite")
+    for what, key, digest in (
+        ("training images", "train_digest", trainer.images.digest()),
+        ("weights of the model", "backbone_digest", run.attachment.backbone.digest),
+    ):
+        if settled.setdefault(key, digest) != digest:
+            raise FolderError(
+                f"{what} that changed since the run began", "the same as then", "give those, or use --overwrite"
+            )
     if "precision" in settled:
         trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])
         trainer.accumulation = settled["accumulation"]
@@ -329,11 +331,18 @@ class _RunFolder:
     path: Path
     existed: bool
 
-    def discard(self) -> None:
-        """Leave nothing of a run that could not start."""
-        shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
-        if not self.existed:
-            shutil.rmtree(self.working, ignore_errors=True)
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """Leave nothing of a run that fails before its first checkpoint; one that is interrupted stays."""
+        try:
+            yield
+        except Exception:
+            if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
+                shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
+                (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
+                if not self.existed:
+                    shutil.rmtree(self.working, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -344,13 +353,13 @@ def _run_folder(
         yield None
         return
     path = Path(out).resolve()
-    working = claim(path, resume=resume, overwrite=overwrite)
-    folder = _RunFolder(working, path, working.exists())
+    existed = path.exists()
     begun = {
         "model": model if isinstance(model, str) else f"module:{type(model).__name__}",
         "recipe": recipe.model_dump(mode="json"),
     }
-    with locked(working):
+    with claimed(path, resume=resume, overwrite=overwrite) as working:
+        folder = _RunFolder(working, path, existed and working == path)
         if resume:
             _check_same(read_run(working), begun, path)
         else:

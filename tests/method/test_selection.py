@@ -13,7 +13,7 @@ from ttctune.method.selection import parameters_of, ranking, select_by_budget, s
 
 #: Scores with many ties.
 TIED = st.lists(st.integers(0, 3), min_size=2, max_size=12).filter(lambda s: len(set(s)) > 1)
-NO_DEADLINE = settings(deadline=None, max_examples=100, derandomize=True)
+NO_DEADLINE = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
 
 def _site(block: int, width: int, inputs: int = 5, has_bias: bool = True, kind: str = "attn") -> Site:
