@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ttctune.torchvision_operators  # noqa: F401  (before timm and peft)
+
 import peft  # isort: skip
 import timm  # isort: skip
 import torch
@@ -27,13 +28,14 @@ from torch import Tensor, nn
 from ttctune.backbone.model import Backbone
 from ttctune.backbone.opening import open_backbone
 from ttctune.images import Augmentation, LabelledImages
+from ttctune.images.normalisation import normalise
 from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import score
 from ttctune.method.merge import merge
 from ttctune.recipe import Recipe
 from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision, attention
-from ttctune.training.trainer import image_loss, normalise
+from ttctune.training.trainer import image_loss
 from ttctune.two_stage import select
 
 MODEL, BATCH, CLASSES, THREADS = "deit_tiny_patch16_224", 32, 100, 2

@@ -2,8 +2,8 @@
 
     python tests/mutants.py
 
-Prints which test caught which error. Exit code 1 if one survives, or if its place in the source is not found exactly
-once (then the row below has to follow the source).
+Prints which test caught which error. Exit code 1 if one survives, or if its place in the source is not found
+exactly once (then the row below has to follow the source).
 """
 
 import os
@@ -147,7 +147,17 @@ def _outcome(source: Path, mutant: Mutant) -> tuple[bool, str]:
 
 def _run(source: Path, files: list[str]) -> str:
     """Name of the first test that fails against this source, or nothing."""
-    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={source}"]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        f"pythonpath={source}",
+    ]
     run = subprocess.run(
         [*pytest, *(str(ROOT / "tests" / "method" / file) for file in files)],
         cwd=ROOT,

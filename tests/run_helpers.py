@@ -50,7 +50,9 @@ def short(**changes: object) -> Recipe:
 def short_flags(**changes: object) -> list[str]:
     """The flags of `short()`."""
     settings: dict[str, object] = {"align_epochs": 1, "tune_epochs": 1, "batch_size": 6, "precision": "fp32"}
-    return [text for name, value in (settings | changes).items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return [
+        text for name, value in (settings | changes).items() for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def arrays(per_class: int = 6, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,20 +7,24 @@ history.jsonl           one line an epoch
 README.md               the model card
 """
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ttctune.backbone.description import InputDescription
 from ttctune.errors import AdapterError
 from ttctune.files import write_atomically
+from ttctune.recipe import Recipe
 
 FORMAT = 1
 RECORD, TENSORS, IMPORTANCE = "adapter.json", "adapter.safetensors", "importance.safetensors"
@@ -28,6 +32,13 @@ HISTORY, CARD = "history.jsonl", "README.md"
 
 #: A record is text about one model; anything larger is not ours.
 LARGEST_RECORD = 16 << 20
+#: No picture is larger, and no layer wider; the limits keep a damaged folder from taking all memory.
+LARGEST_SIDE, WIDEST_LAYER = 1 << 14, 1 << 20
+
+#: Names of the tensors in the file.
+NAMES = re.compile(
+    r"sites\.\d{1,6}\.[a-z0-9]+\.(channels|map|rows|bias)|norms\..+\.(weight|bias)|head.*\.(weight|bias)"
+)
 
 
 class BackboneRecord(BaseModel):
@@ -56,7 +67,7 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    ttctune_format: int
+    ttctune_format: int = Field(ge=1)
     backbone: BackboneRecord
     classes: tuple[str, ...] = Field(min_length=1)
     input: dict[str, Any]
@@ -67,6 +78,38 @@ class Record(BaseModel):
     metrics: dict[str, Any]
     versions: dict[str, str]
     sha256: dict[str, str]
+
+    @field_validator("input")
+    @classmethod
+    def _check_input(cls, value: dict[str, Any]) -> dict[str, Any]:
+        description = TypeAdapter(InputDescription).validate_python(value)
+        if not 1 <= description.height <= LARGEST_SIDE or not 1 <= description.width <= LARGEST_SIDE:
+            raise ValueError(f"pictures of {description.height} x {description.width} pixels")
+        if not description.mean or len(description.mean) != len(description.std):
+            raise ValueError(f"{len(description.mean)} means and {len(description.std)} standard deviations")
+        return dataclasses.asdict(description)
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known = {name: value[name] for name in value if name in Recipe.model_fields}
+        Recipe(**known)
+        return known
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_parameters(cls, value: dict[str, int]) -> dict[str, int]:
+        if not {"channels", "norms", "head"} <= value.keys():
+            raise ValueError("numbers of parameters without channels, norms or head")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, value: dict[str, Any]) -> dict[str, Any]:
+        numbers = [value.get(name) for name in ("accuracy", "balanced_accuracy", "ece", "images")]
+        if value and not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("metrics without accuracy, balanced_accuracy, ece or images")
+        return value
 
 
 def to_disk(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
@@ -133,13 +176,13 @@ def read_record(folder: Path) -> Record:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         number = values.get("ttctune_format") if isinstance(values, dict) else None
-        if isinstance(number, int) and number > FORMAT:
+        if isinstance(number, int | float) and number > FORMAT:
             raise AdapterError(f"{file} of format {number}", f"format {FORMAT} or older", "install a newer ttctune")
         return Record(**values)
-    except (ValidationError, ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, AdapterError):
-            raise
-        problem = str(error).replace("\n", " ")[:200]
+    except AdapterError:
+        raise
+    except (ValidationError, ValueError, TypeError, RecursionError, OSError) as error:
+        problem = _problem(error)
         raise AdapterError(f"{file} is damaged ({problem})", "an adapter's record", "fetch the folder again") from error
 
 
@@ -165,8 +208,10 @@ def read_tensors(folder: Path, record: Record) -> dict[str, Tensor]:
         )
     try:
         tensors = load(content)
+        for name, tensor in tensors.items():
+            _check_tensor(name, tensor)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise AdapterError(f"{file} is damaged ({error})", "a safetensors file", "fetch the folder again") from error
+        raise AdapterError(f"{file} is damaged ({error})", "an adapter's tensors", "fetch the folder again") from error
     return {k: v.float() if v.is_floating_point() else v.long() for k, v in tensors.items()}
 
 
@@ -179,8 +224,14 @@ def read_importance(folder: Path) -> dict[str, Tensor]:
     if not (folder / IMPORTANCE).exists():
         return {}
     try:
-        return load(_inside(folder, IMPORTANCE).read_bytes())
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        scores = load(_inside(folder, IMPORTANCE).read_bytes())
+        for name, score in scores.items():
+            if not re.fullmatch(r"\d{1,6}\.[a-z0-9]+", name) or score.ndim != 1 or not score.is_floating_point():
+                raise ValueError(f"{name} is no score")
+        return scores
+    except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, AdapterError):
+            raise
         raise AdapterError(
             f"{folder / IMPORTANCE} is damaged ({error})", "a safetensors file", "remove the file"
         ) from error
@@ -195,6 +246,24 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in _inside(folder, HISTORY).read_text().splitlines()]
     except ValueError as error:
         raise AdapterError(f"{file} is damaged ({error})", "one JSON object a line", "remove the file") from error
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if not NAMES.fullmatch(name):
+        raise ValueError(f"{name!r} is no part of an adapter")
+    if name.endswith(".channels") == tensor.is_floating_point():
+        raise ValueError(f"{name} is of type {tensor.dtype}")
+    if name.endswith(".channels"):
+        ascending = tensor.ndim == 1 and bool((tensor.long().diff() > 0).all())
+        if not ascending or not len(tensor) or not 0 <= int(tensor[0]) <= int(tensor[-1]) < WIDEST_LAYER:
+            raise ValueError(f"{name} are not channels in ascending order")
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"[:200]
+    return str(error).replace("\n", " ")[:200]
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -85,7 +85,8 @@ def _rows(
     shade, marks = torch.zeros(len(names), width), torch.zeros(len(names), width, dtype=torch.bool)
     for row, name in enumerate(names):
         if name in importance:
-            shade[row] = importance[name].argsort().argsort() / max(width - 1, 1)
+            ranks = importance[name].argsort().argsort()
+            shade[row, : len(ranks)] = ranks / max(width - 1, 1)
         if name in selection:
             marks[row, selection[name]] = True
     return shade, marks

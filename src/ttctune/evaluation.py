@@ -12,8 +12,8 @@ import ttctune.torchvision_operators  # noqa: F401  (before torchmetrics, which 
 from torchmetrics.functional import classification as metrics  # isort: skip
 
 from ttctune.backbone.description import InputDescription
+from ttctune.images.normalisation import normalise
 from ttctune.training.precision import Precision, attention
-from ttctune.training.trainer import normalise
 
 #: Bins of equal width for the expected calibration error (Guo et al. 2017).
 CALIBRATION_BINS = 15

@@ -35,8 +35,9 @@ def state_of(folder: Path) -> str:
         return "unfinished"
     if any(_has_mark(folder / name, mark) for name, mark in MARKS.items()):
         return "finished"
-    left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return "empty" if left <= {CHECKPOINT, f"{RUN}.part"} else "foreign"
+    return (
+        "empty" if _holds_only(folder, CHECKPOINT) and _holds_only(folder / CHECKPOINT, "run.json.part") else "foreign"
+    )
 
 
 @contextmanager
@@ -205,6 +206,10 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _not_ours(folder: Path) -> FolderError:
     return FolderError(f"{folder} is not ttctune's", "an absent or empty folder", "choose another -o")
+
+
+def _holds_only(folder: Path, name: str) -> bool:
+    return not folder.is_dir() or all(path.name == name for path in folder.iterdir())
 
 
 def _has_mark(file: Path, mark: str) -> bool:

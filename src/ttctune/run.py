@@ -20,6 +20,7 @@ from ttctune.backbone.opening import open_backbone
 from ttctune.errors import DataError, FolderError, RecipeError
 from ttctune.images import ImageData, open_images
 from ttctune.method.attachment import Attachment, attach, verify_sites
+from ttctune.method.selection import parameters_of
 from ttctune.output_folder import CHECKPOINT, begin, claimed, finish, read_run
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import STATE, Checkpoint
@@ -199,8 +200,7 @@ def prepare(
     backbone = open_backbone(model, weights)
     description = pictures_for(backbone, recipe)
     sites = backbone.sites(recipe.sites)
-    if recipe.budget is None:
-        _check_channels(recipe, backbone, sites)
+    _check_channels(recipe, backbone, sites)
     size = (description.height, description.width)
     verify_sites(attach(backbone, 2, image_size=size).model, sites, (description.channels, *size))
     images = open_images(
@@ -316,6 +316,13 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
 
 
 def _check_channels(recipe: Recipe, backbone: Backbone, sites: tuple[Site, ...]) -> None:
+    if recipe.budget is not None:
+        cheapest = min(parameters_of(site, recipe.form, 1) for site in sites)
+        if recipe.budget < cheapest:
+            raise RecipeError(
+                f"budget = {recipe.budget}", f"at least {cheapest}, the cost of one channel", "raise --budget"
+            )
+        return
     k, narrowest = recipe.channels_of(backbone.width), min(site.width for site in sites)
     if k > narrowest:
         raise RecipeError(

@@ -55,8 +55,21 @@ def two_stage(
     (tune,) = rest
     if not state.importance:
         trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
-        with attention(trainer.model, trainer.scoring_precision.fused_attention):
-            importance = score(
+        importance = importance_of(trainer, sites, recipe)
+        state = replace(state, importance=importance)
+    attachment.tune(sites, select(state.importance, sites, attachment, recipe), recipe.form)
+    if state.stage != tune.name:
+        state = replace(state, stage=tune.name, epoch=0, adapter=attachment.adapter.state_dict(), optimizer={})
+        keep(state)
+    return _train(attachment, trainer, tune, recipe, state, keep)
+
+
+def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Tensor]:
+    """Score every channel on the training images, computed as training is."""
+    precision = trainer.scoring_precision
+    with attention(trainer.model, precision.fused_attention):
+        return trainer.within_memory(
+            lambda: score(
                 trainer.model,
                 sites,
                 trainer.scoring_batches(),
@@ -65,14 +78,10 @@ def two_stage(
                 importance=recipe.importance,
                 tokens=recipe.tokens,
                 seed=recipe.seed,
-                forward_context=partial(trainer.scoring_precision.forward_context, trainer.place.device),
-            )
-        state = replace(state, importance=importance)
-    attachment.tune(sites, select(state.importance, sites, attachment, recipe), recipe.form)
-    if state.stage != tune.name:
-        state = replace(state, stage=tune.name, epoch=0, adapter=attachment.adapter.state_dict(), optimizer={})
-        keep(state)
-    return _train(attachment, trainer, tune, recipe, state, keep)
+                forward_context=partial(precision.forward_context, trainer.place.device),
+            ),
+            recipe.batch_size,
+        )
 
 
 def select(importance: dict[str, Tensor], sites: tuple[Site, ...], attachment: Attachment, recipe: Recipe) -> Selection:

@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
-from models import WIDTH, backbone_of, print_of, tiny
 from torch import nn
 
+from models import WIDTH, backbone_of, print_of, tiny
 from ttctune.backbone.families import FAMILIES
 from ttctune.backbone.model import (
     Site,
@@ -79,14 +79,17 @@ def test_norms_without_a_scale_are_left_out():
     assert ("0",) == norm_names(model)
 
 
-@pytest.mark.parametrize(("family", "title"), [
-    ("vit", "ViT, DeiT, DINOv2, CLIP, SigLIP"),
-    ("deit_distilled", "ViT, DeiT, DINOv2, CLIP, SigLIP"),
-    ("vit_post_norm", "ViT with post-norm blocks"),
-    ("beit", "BEiT"),
-    ("eva", "EVA"),
-    ("eva_post_norm", "EVA with post-norm blocks"),
-])
+@pytest.mark.parametrize(
+    ("family", "title"),
+    [
+        ("vit", "ViT, DeiT, DINOv2, CLIP, SigLIP"),
+        ("deit_distilled", "ViT, DeiT, DINOv2, CLIP, SigLIP"),
+        ("vit_post_norm", "ViT with post-norm blocks"),
+        ("beit", "BEiT"),
+        ("eva", "EVA"),
+        ("eva_post_norm", "EVA with post-norm blocks"),
+    ],
+)
 def test_the_family_follows_from_model_and_blocks(family, title):
     """By class names along the lineage, so a subclass of a ViT is a ViT."""
     assert title == family_of(tiny(family)).title
@@ -95,8 +98,10 @@ def test_the_family_follows_from_model_and_blocks(family, title):
 @pytest.mark.parametrize("name", ["resnet10t", "mobilevitv2_050", "vit_relpos_small_patch16_224"])
 def test_a_model_of_another_family_is_refused(name):
     """The message names its class, and the families that are supported."""
-    model = timm.create_model(name, num_classes=0, device="meta") if name.startswith("vit") else (
-        timm.create_model(name, num_classes=0)
+    model = (
+        timm.create_model(name, num_classes=0, device="meta")
+        if name.startswith("vit")
+        else (timm.create_model(name, num_classes=0))
     )
     with pytest.raises(BackboneError, match=f"^a {type(model).__name__}") as caught:
         family_of(model)
@@ -175,7 +180,12 @@ def test_the_digest_sees_names_and_shapes():
             return ()
 
     numbers = torch.arange(6.0)
-    models = Plain(a=numbers), Plain(b=numbers), Plain(a=numbers.reshape(2, 3)), Plain(a=numbers.reshape(3, 2))
+    models = (
+        Plain(a=numbers),
+        Plain(b=numbers),
+        Plain(a=numbers.reshape(2, 3)),
+        Plain(a=numbers.reshape(3, 2)),
+    )
     assert 4 == len({tensor_digest(m) for m in models})
 
 

@@ -3,24 +3,29 @@
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import timm.models._hub as timm_hub
 import torch
-from models import SIDE, print_of, randomise, tiny
 from safetensors.torch import save_file
 from torch import nn
 
+from models import SIDE, draw_adapter, print_of, randomise, selected, tiny
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import tensor_digest
 from ttctune.backbone.opening import open_backbone
 from ttctune.backbone.saving import write_timm_folder
 from ttctune.errors import BackboneError, TtcError, WeightsError
+from ttctune.method.attachment import attach
+from ttctune.method.merge import merge
 
-#: The smallest ViT of timm that the table of families knows, made smaller still where settings can be given.
-NAME = "vit_tiny_patch16_224"
+#: timm's smallest ViT, made for tests; 80 tensors.
+NAME = "test_vit"
+#: A model that people use, with weights under two tags.
+VIT_TINY = "vit_tiny_patch16_224"
 
 
 @pytest.fixture(autouse=True)
@@ -48,15 +53,22 @@ def file(weights, tmp_path_factory) -> Path:
     return path
 
 
+class _Asked(list):
+    """What the hub was asked for, and the file it gives."""
+
+    give: Path
+
+
 @pytest.fixture
 def hub(monkeypatch, file):
-    """timm's download function, replaced by one that hands out the local file and notes what was asked for."""
-    asked = []
+    """timm's download function hands out the local file here, and notes what it was asked for."""
+    asked = _Asked()
 
     def download(repo_id: str, filename: str, **_: object) -> str:
         asked.append((repo_id, filename))
-        return str(file)
+        return str(asked.give)
 
+    asked.give = file
     monkeypatch.setattr(timm_hub, "hf_hub_download", download)
     monkeypatch.setattr(timm_hub, "download_cached_file", lambda *a, **k: pytest.fail("asked for a plain address"))
     return asked
@@ -83,7 +95,7 @@ def test_an_unknown_name_is_refused_with_near_matches(name, near):
 
 def test_an_unknown_tag_is_refused():
     """The model exists, its weights of that tag do not."""
-    with pytest.raises(BackboneError, match=r"vit_tiny_patch16_224\.nope.*Invalid pretrained tag \(nope\)"):
+    with pytest.raises(BackboneError, match=r"test_vit\.nope': tag 'nope'; expected a tag of test_vit: r160_in1k"):
         open_backbone(f"{NAME}.nope")
 
 
@@ -114,30 +126,41 @@ def test_weights_beside_a_module_are_refused(file):
 
 def test_a_module_of_another_family_is_refused():
     """Named by its class."""
-    with pytest.raises(BackboneError, match="^a Linear; expected a model of one of these families"):
+    with pytest.raises(BackboneError, match=r"^a Linear; expected a model of one of these families"):
         open_backbone(nn.Linear(2, 2))
 
 
-def test_a_name_opens_timms_own_pretrained_weights(hub, weights):
-    """From the repository that timm's configuration names, into a model in eval mode."""
-    backbone = open_backbone(NAME)
-    assert {"timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"} == {repo for repo, _ in hub}
-    assert 1 == len(hub)
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        (VIT_TINY, "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+        (NAME, "timm/test_vit.r160_in1k"),
+        (f"{NAME}.r160_in1k", "timm/test_vit.r160_in1k"),
+    ],
+)
+def test_a_name_opens_timms_own_pretrained_weights(hub, tmp_path, name, repository):
+    """From the repository that timm's configuration names, by its own functions, in eval mode."""
+    weights = randomise(timm.create_model(name)).state_dict()
+    hub.give = tmp_path / "w.safetensors"
+    save_file(weights, hub.give)
+    backbone = open_backbone(name)
+    assert [repository] == [repo for repo, _ in hub]
     assert all(torch.equal(weights[k], v) for k, v in backbone.model.state_dict().items())
+    assert name == backbone.name
     assert not backbone.model.training
-    assert (NAME, (224, 224)) == (backbone.name, (backbone.input.height, backbone.input.width))
 
 
-def test_a_tag_chooses_the_weights(hub):
-    """`.augreg_in21k` has another head, and the same body in this stand-in."""
-    with pytest.raises(BackboneError, match="augreg_in21k"):
-        open_backbone(f"{NAME}.augreg_in21k")
-    assert {"timm/vit_tiny_patch16_224.augreg_in21k"} == {repo for repo, _ in hub}
+def test_a_tag_chooses_the_repository(hub):
+    """The stand-in's file does not fit that model, which is said in one line."""
+    with pytest.raises(BackboneError, match="augreg_in21k") as caught:
+        open_backbone(f"{VIT_TINY}.augreg_in21k")
+    assert ["timm/vit_tiny_patch16_224.augreg_in21k"] == [repo for repo, _ in hub]
+    assert "\n" not in str(caught.value)
 
 
 def test_the_input_is_that_of_the_pretrained_weights(hub):
-    """augreg models were trained with mean and deviation of 0.5; DeiT with ImageNet's."""
-    expected = InputDescription(224, 224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.9, "center")
+    """Size, mean, deviation, filter and crop of timm's configuration."""
+    expected = InputDescription(160, 160, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.95, "center")
     assert expected == open_backbone(NAME).input
 
 
@@ -170,10 +193,9 @@ def test_a_file_of_weights_is_loaded_without_asking_the_hub(hub, file, weights):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-def test_float16_weights_have_the_digest_of_the_float32_ones_cast_from_them(tmp_path, weights, file, suffix, dtype):
-    """In every format of file."""
-    path, state = tmp_path / f"w{suffix}", {k: v.to(dtype) for k, v in weights.items()}
+def test_float16_weights_have_the_digest_of_the_float32_ones_cast_from_them(tmp_path, weights, file, suffix):
+    """In every format of file; the model is float32."""
+    path, state = tmp_path / f"w{suffix}", {k: v.half() for k, v in weights.items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     backbone = open_backbone(NAME, path)
     assert open_backbone(NAME, file).digest == backbone.digest
@@ -191,7 +213,7 @@ def test_checkpoints_as_training_scripts_write_them_are_understood(tmp_path, wei
 def test_a_head_of_another_size_or_none_in_the_file_is_no_matter(tmp_path, weights, file):
     """The head is new anyway, and not part of the digest."""
     body = {k: v for k, v in weights.items() if not k.startswith("head")}
-    other = {**body, "head.weight": torch.zeros(7, 192), "head.bias": torch.zeros(7)}
+    other = {**body, "head.weight": torch.zeros(7, 64), "head.bias": torch.zeros(7)}
     for state in (body, other):
         save_file(state, tmp_path / "w.safetensors")
         assert open_backbone(NAME, file).digest == open_backbone(NAME, tmp_path / "w.safetensors").digest
@@ -224,7 +246,19 @@ def _broken(problem: str, weights: dict[str, torch.Tensor], folder: Path, file: 
 
 @pytest.mark.parametrize(
     "problem",
-    ["truncated", "cut header", "empty", "rubbish", "text", "list", "numbers", "pickle", "no tensors", "folder", "none"],
+    [
+        "truncated",
+        "cut header",
+        "empty",
+        "rubbish",
+        "text",
+        "list",
+        "numbers",
+        "pickle",
+        "no tensors",
+        "folder",
+        "none",
+    ],
 )
 def test_a_file_that_holds_no_weights_is_refused(problem, weights, tmp_path, file):
     """One WeightsError on one line that names the file, whatever is wrong with it."""
@@ -235,19 +269,21 @@ def test_a_file_that_holds_no_weights_is_refused(problem, weights, tmp_path, fil
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_model_are_refused_with_names_and_numbers(file, tmp_path, weights):
-    """Too few tensors, too many, and other shapes, each said."""
-    with pytest.raises(WeightsError, match=r"has another shape of \d+ tensors .*expected the \d+ tensors of vit_small"):
-        open_backbone("vit_small_patch16_224", file)
+def test_weights_of_another_model_are_refused_with_names_and_numbers(tmp_path, weights):
+    """Other shapes, too few tensors, too many and none that fit, each said."""
+    narrow = timm.create_model(NAME, embed_dim=48, num_heads=3).state_dict()
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    with pytest.raises(WeightsError, match=r"has another shape of 78 tensors .*expected the 78 tensors of test_vit"):
+        open_backbone(NAME, tmp_path / "narrow.safetensors")
     lacking = {k: v for k, v in weights.items() if k != "blocks.3.norm1.bias"}
     save_file(lacking, tmp_path / "lacking.safetensors")
-    with pytest.raises(WeightsError, match=r"the file lacks blocks\.3\.norm1\.bias; expected the 150 tensors"):
+    with pytest.raises(WeightsError, match=r"the file lacks blocks\.3\.norm1\.bias; expected the 78 tensors"):
         open_backbone(NAME, tmp_path / "lacking.safetensors")
     save_file({**weights, "blocks.3.extra": torch.zeros(1)}, tmp_path / "surplus.safetensors")
     with pytest.raises(WeightsError, match=r"has beyond the model blocks\.3\.extra"):
         open_backbone(NAME, tmp_path / "surplus.safetensors")
     save_file({"something.else": torch.zeros(3)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(WeightsError, match=r"lacks 150 tensors \(blocks\.0\.attn"):
+    with pytest.raises(WeightsError, match=r"lacks 78 tensors \(blocks\.0\.attn"):
         open_backbone(NAME, tmp_path / "foreign.safetensors")
 
 
@@ -260,7 +296,7 @@ def test_an_unknown_name_is_refused_before_the_weights_are_read(tmp_path):
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A small ViT in timm's own folder format."""
-    model = randomise(timm.create_model(NAME, **SMALL))
+    model = randomise(timm.create_model(VIT_TINY, **SMALL))
     description = InputDescription(SIDE, SIDE, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     path = tmp_path / "model"
     path.mkdir()
@@ -294,7 +330,7 @@ def test_a_local_folder_is_opened_with_its_weights_and_input(folder):
 
 def test_a_local_folder_takes_other_weights(folder, tmp_path):
     """A file beside it wins."""
-    other = randomise(timm.create_model(NAME, **SMALL), seed=5)
+    other = randomise(timm.create_model(VIT_TINY, **SMALL), seed=5)
     save_file(other.state_dict(), tmp_path / "w.safetensors")
     assert tensor_digest(other) == open_backbone(f"local-dir:{folder}", tmp_path / "w.safetensors").digest
 
@@ -339,3 +375,23 @@ def test_a_rectangular_model_says_its_height_and_width():
     """Not the size in timm's configuration, but the one it was built for."""
     backbone = open_backbone(tiny("vit", img_size=(48, 32)))
     assert (48, 32) == (backbone.input.height, backbone.input.width)
+
+
+@pytest.mark.parametrize("size", [(160, 160), (48, 64)], ids=str)
+def test_a_merged_model_written_as_a_folder_opens_again_with_equal_outputs(tmp_path, size):
+    """Also for another picture size than the architecture's own; timm alone can open it, and so can we."""
+    backbone = open_backbone(randomise(timm.create_model(NAME)))
+    attachment = attach(backbone, 3, image_size=size)
+    sites = backbone.sites(("attn", "mlp"))
+    attachment.tune(sites, selected(sites, 6), "map")
+    draw_adapter(attachment)
+    merged = merge(attachment)
+    description = replace(backbone.input, height=size[0], width=size[1])
+    write_timm_folder(tmp_path, merged, description, ("a", "b", "c"))
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        assert torch.equal(merged(images), again(images))
+    reopened = open_backbone(f"local-dir:{tmp_path}")
+    assert size == (reopened.input.height, reopened.input.width)
+    assert tensor_digest(merged) == reopened.digest

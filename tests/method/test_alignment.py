@@ -3,9 +3,19 @@
 import pytest
 import timm
 import torch
-from models import BUILDERS, CLASSES, NO_EFFECT, attached, backbone_of, draw_adapter, pictures, tiny, train_step
 from torch import nn
 
+from models import (
+    BUILDERS,
+    CLASSES,
+    NO_EFFECT,
+    attached,
+    backbone_of,
+    draw_adapter,
+    pictures,
+    tiny,
+    train_step,
+)
 from ttctune.backbone.model import Backbone
 from ttctune.method.alignment import HEAD_STD, new_head, release_norms
 from ttctune.method.attachment import attach
@@ -59,7 +69,7 @@ def test_the_head_is_drawn_from_its_seed_alone():
 
 
 def test_the_head_is_not_zero_and_its_bias_is():
-    """Truncated normal of standard deviation 0.02, within two of them: a head of zeros would silence the score."""
+    """Truncated normal of standard deviation 0.02, within two of them: zeros would silence the score."""
     model = nn.Sequential(nn.Linear(64, 100))
     head = new_head(model, ["0"], seed=0)["0"]
     assert 2 * HEAD_STD >= float(head.weight.detach().abs().max())
@@ -92,7 +102,7 @@ def test_alignment_alone_starts_as_the_backbone_and_trains_norms_and_head(family
 
 
 def test_numbers_of_vit_b_16():
-    """LayerNorm: 25 norms of 2 x 768 = 38,400; K = 96 at `attn`: 12 x (96 x 96 + 96) = 111,744 (arithmetic)."""
+    """By arithmetic: 25 norms of 2 x 768 = 38,400; K = 96 at `attn`: 12 x (96 x 96 + 96) = 111,744."""
     vit_b = timm.create_model("vit_base_patch16_224", num_classes=0, device="meta")
     backbone = Backbone(vit_b, "vit_base_patch16_224", "", backbone_of(tiny("vit")).input)
     recipe = Recipe.preset("paper")

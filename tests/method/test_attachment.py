@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from models import (
     CLASSES,
     PICTURE,
@@ -19,8 +21,6 @@ from models import (
     tiny,
     train_step,
 )
-from torch import Tensor, nn
-
 from ttctune.backbone.model import Site
 from ttctune.errors import BackboneError, SiteError
 from ttctune.method.attachment import attach, load_adapter, verify_sites
@@ -39,7 +39,7 @@ def _output(model: nn.Module) -> Tensor:
 @forms
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_the_backbone_is_never_changed(form, training):
-    """Tensors bit for bit, flags, hooks, modes and attributes, after all that can be done to the adapted model."""
+    """Tensors bit for bit, flags, hooks, modes and attributes, whatever is done to the adapted model."""
     model = tiny("vit_layer_scale").train(training)
     model.pos_embed.requires_grad_(False)
     model.blocks[0].mlp.eval()
@@ -86,17 +86,16 @@ def test_frozen_tensors_are_shared_and_trained_ones_are_not():
 
 @forms
 def test_what_is_trained_spelled_out(form):
-    """For a model of two blocks: maps at the sites, every norm, the head; nothing else asks for a gradient."""
-    matrix = {"map": "map", "rows": "rows"}[form]
+    """For a model of two blocks: maps at the sites, every norm, the head, and nothing else."""
     attachment = attached("vit", ("attn", "mlp"), form=form)
     expected = {
-        f"blocks.0.attn.proj.tuning.{matrix}",
+        f"blocks.0.attn.proj.tuning.{form}",
         "blocks.0.attn.proj.tuning.bias",
-        f"blocks.0.mlp.fc2.tuning.{matrix}",
+        f"blocks.0.mlp.fc2.tuning.{form}",
         "blocks.0.mlp.fc2.tuning.bias",
-        f"blocks.1.attn.proj.tuning.{matrix}",
+        f"blocks.1.attn.proj.tuning.{form}",
         "blocks.1.attn.proj.tuning.bias",
-        f"blocks.1.mlp.fc2.tuning.{matrix}",
+        f"blocks.1.mlp.fc2.tuning.{form}",
         "blocks.1.mlp.fc2.tuning.bias",
         "blocks.0.norm1.weight",
         "blocks.0.norm1.bias",
@@ -113,13 +112,13 @@ def test_what_is_trained_spelled_out(form):
     }
     assert expected == {n for n, p in attachment.model.named_parameters() if p.requires_grad}
     assert {
-        f"sites.0.attn.{matrix}",
+        f"sites.0.attn.{form}",
         "sites.0.attn.bias",
-        f"sites.0.mlp.{matrix}",
+        f"sites.0.mlp.{form}",
         "sites.0.mlp.bias",
-        f"sites.1.attn.{matrix}",
+        f"sites.1.attn.{form}",
         "sites.1.attn.bias",
-        f"sites.1.mlp.{matrix}",
+        f"sites.1.mlp.{form}",
         "sites.1.mlp.bias",
         "norms.blocks.0.norm1.weight",
         "norms.blocks.0.norm1.bias",
@@ -290,7 +289,7 @@ def test_a_backbone_without_a_head_gets_one():
 
 
 def test_another_picture_size_resizes_the_copy_alone():
-    """Positions are resampled in the copy, nothing but norms and head is freed, and the backbone keeps its own."""
+    """Positions are resampled in the copy, only norms and head are freed, the backbone keeps its own."""
     backbone = backbone_of(tiny("vit"))
     before = print_of(backbone.model)
     attachment = attach(backbone, CLASSES, image_size=(48, 40))

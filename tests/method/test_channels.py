@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from models import pictures, tiny
 from torch import Tensor, nn
 
+from models import pictures, tiny
 from ttctune.method.channels import FORMS, ChannelMap, ChannelRows, TunedLinear, TunedStream, folded
 
 INPUTS, OUTPUTS, CHANNELS = 5, 7, torch.tensor([1, 3, 4])
@@ -102,7 +102,7 @@ def test_folding_leaves_the_frozen_layer_alone(form, has_bias):
 
 
 def _trained(tuned: TunedLinear) -> list[Tensor]:
-    return [p for p in tuned.tuning.parameters()]
+    return list(tuned.tuning.parameters())
 
 
 @forms
@@ -187,7 +187,9 @@ def test_bfloat16_autocast_stays_close_to_float32(form, has_bias):
     mixed = torch.autograd.grad(mixed_y.float().square().mean(), wanted)
     assert {torch.bfloat16} == {mixed_y.dtype, silent_y.dtype}
     for y in (mixed_y.detach(), silent_y):
-        torch.testing.assert_close(y.float(), exact_y.detach(), rtol=0.03, atol=0.03 * float(exact_y.detach().abs().max()))
+        torch.testing.assert_close(
+            y.float(), exact_y.detach(), rtol=0.03, atol=0.03 * float(exact_y.detach().abs().max())
+        )
     for a, b in zip(mixed, exact, strict=True):
         assert torch.float32 == a.dtype
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.05 * float(b.abs().max()))
@@ -235,7 +237,7 @@ def _stream(model: nn.Module) -> TunedStream:
 
 
 def test_stream_changes_the_residual_stream_and_its_skip_connection():
-    """The block's output is that of a block written out by hand, x_S + M x_S + m after the attention's addition."""
+    """As in a block written out by hand, with x_S + M x_S + m after the attention's addition."""
     model = tiny("vit_layer_scale").double()
     block, tuned = model.blocks[0], _stream(model)
     x = torch.randn(2, 17, 32, dtype=torch.float64)

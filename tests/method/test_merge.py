@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from models import attached, labels, per_image_loss, pictures, print_of, tiny
 from torch import nn
 
+from models import attached, labels, per_image_loss, pictures, print_of, tiny
 from ttctune.errors import MergeError
 from ttctune.method.attachment import Attachment
 from ttctune.method.merge import merge

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import backbone_of, tiny
 
+from models import backbone_of, tiny
 from ttctune.backbone.model import Site
 from ttctune.errors import RecipeError, ScoreError
 from ttctune.method.channels import FORMS
@@ -61,7 +61,7 @@ def test_k_outside_one_to_width_is_refused(k):
 def test_k_larger_than_one_of_several_sites_is_refused():
     """The narrow site is the one that is named."""
     scores = {"0.fc1": torch.arange(8.0), "0.attn": torch.arange(3.0)}
-    with pytest.raises(RecipeError, match="site 0.attn"):
+    with pytest.raises(RecipeError, match=r"site 0\.attn"):
         select_per_site(scores, 4)
 
 
@@ -147,7 +147,7 @@ def test_a_budget_is_spent_greedily_by_gain_per_parameter_and_never_exceeded(sco
 
 
 def test_a_budget_worked_out_by_hand():
-    """Maps with bias cost 2, 4, 6: gains 9/2, 8/4, 6/2, 5/4 are taken in falling order up to 12 parameters."""
+    """Maps with bias cost 2, 4, 6: gains 9/2, 6/2, 8/4, 5/4 are taken in this order, up to 12 parameters."""
     sites = [_site(0, 3), _site(1, 3)]
     scores = {"0.attn": torch.tensor([1.0, 9, 8]), "1.attn": torch.tensor([6.0, 5, 0])}
     found = select_by_budget(scores, sites, 12, "map")

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttctune.training.schedule import rate_share, warmup_steps
+from ttctune.training.schedule import Schedule, warmup_steps
 
 
 @given(total=st.integers(1, 200), warmup_epochs=st.floats(0, 50), steps=st.integers(1, 40))
 def test_rates_rise_above_zero_to_the_peak_and_then_only_fall(total, warmup_epochs, steps):
     warmup = warmup_steps(warmup_epochs, steps, total)
-    shares = [rate_share(step, total, warmup) for step in range(total)]
+    schedule = Schedule(total, warmup)
+    shares = [schedule.share(step) for step in range(total)]
     rising, falling = shares[:warmup], shares[warmup:]
     assert all(0 < share <= 1 for share in shares)
     assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
@@ -22,12 +23,12 @@ def test_rates_rise_above_zero_to_the_peak_and_then_only_fall(total, warmup_epoc
 
 @pytest.mark.parametrize("total", [100, 1000])
 def test_the_last_step_is_almost_at_zero(total):
-    assert 0 < rate_share(total - 1, total, 10) < 10 / total**1.9
+    assert 0 < Schedule(total, 10).share(total - 1) < 10 / total**1.9
 
 
 def test_the_way_down_is_half_a_cosine():
-    assert rate_share(60, 110, 10) == pytest.approx(0.5)
-    assert rate_share(35, 110, 10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert Schedule(110, 10).share(60) == pytest.approx(0.5)
+    assert Schedule(110, 10).share(35) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
 
 def test_warm_up_takes_as_many_epochs_as_asked_for_but_at_most_half_the_stage():

@@ -82,7 +82,7 @@ class Backbone:
         """The sites of the given kinds in every block, in order of depth.
 
         Raises:
-            SiteError: A block has no such layer.
+            SiteError: There is no such kind, or a block has no such layer.
         """
         kinds = tuple(kinds)
         return tuple(self._site(i, block, kind) for i, block in enumerate(self.blocks) for kind in kinds)
@@ -97,6 +97,9 @@ class Backbone:
                 )
             path = f"{block}.{self.family.stream}"
             return Site(index, kind, path, self.width, 0, self.family.axis, has_bias=False)
+        if kind not in self.family.sites:
+            known = ", ".join([*self.family.sites, *(["stream"] if self.family.stream else [])])
+            raise SiteError(f"site {kind!r}", f"one of {known}", "choose other --sites")
         path = f"{block}.{self.family.sites[kind]}"
         layer = find(self.model, path)
         if not isinstance(layer, nn.Linear):
@@ -173,15 +176,15 @@ def tensor_digest(model: nn.Module) -> str:
 
 
 def structural_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares the storage of every tensor, all of it frozen.
+    """A copy of the modules that shares the storage of every parameter, all of it frozen.
 
     The copy has parameter objects of its own, so that `.to()`, `.double()` or `requires_grad_` on it cannot reach
-    the model it was taken from.
+    the model it was taken from; buffers are copied.
     """
     memo: dict[int, object] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach()
+        memo[id(buffer)] = buffer.detach().clone()  # small, and BatchNorm writes into them
     with torch.no_grad():
         return copy.deepcopy(model, memo)

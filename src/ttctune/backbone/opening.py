@@ -29,7 +29,7 @@ def open_backbone(model: str | nn.Module, weights: str | Path | None = None) -> 
     Args:
         model: A timm name ("deit_tiny_patch16_224", with or without ".tag"), "local-dir:FOLDER" (a folder in
             timm's format), or a timm module.
-        weights: A .safetensors, .pth, .pt, .bin or .npz file to load instead of timm's hub.
+        weights: A .safetensors, .pth, .pt or .bin file to load instead of timm's hub.
 
     Returns:
         The backbone with its digest and the pictures it wants. A module is handed through, unchanged.
@@ -38,6 +38,10 @@ def open_backbone(model: str | nn.Module, weights: str | Path | None = None) -> 
         BackboneError: The name is unknown, the hub cannot be reached, or the family is not supported.
         WeightsError: The weights cannot be read or do not fit.
     """
+    if not isinstance(model, str | nn.Module):
+        raise BackboneError(
+            f"a {type(model).__name__} as model", "a timm name, local-dir:FOLDER or a module", "pass one"
+        )
     if isinstance(model, nn.Module):
         if weights is not None:
             raise WeightsError("weights beside a module", "a module that has its weights already", "leave weights out")
@@ -46,21 +50,25 @@ def open_backbone(model: str | nn.Module, weights: str | Path | None = None) -> 
         name, module = model, _create(model, pretrained=model.startswith(LOCAL))
         _load_weights(module, Path(weights), name)
     else:
-        family_of(_create(model, pretrained=False))
+        family_of(_create(model, pretrained=False))  # refused before anything is fetched
         name, module = model, _create(model, pretrained=True)
     family_of(module)
     return Backbone(module, name, tensor_digest(module), _input_of(module))
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
+    architecture, _, tag = name.partition(".")
     if name.startswith(LOCAL):
         folder = Path(name.removeprefix(LOCAL))
         if not (folder / "config.json").is_file():
             raise BackboneError(f"{name}", "a folder that holds config.json and model.safetensors", "check the path")
-    elif not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
+    elif not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         advice = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise BackboneError(f"model {name!r}", "a timm name or local-dir:FOLDER", advice)
+    elif tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
+        known = ", ".join(n.partition(".")[2] for n in tagged) or "none"
+        raise BackboneError(f"model {name!r}: tag {tag!r}", f"a tag of {architecture}: {known}", "change --model")
     huggingface_hub.utils.logging.set_verbosity_error()
     try:
         module: nn.Module = timm.create_model(name, pretrained=pretrained)

@@ -69,7 +69,9 @@ def command(
 
 
 def _new_folder(parent: Path, model: str, data: Path) -> Path:
-    name = f"{data.resolve().name}-{model.rpartition('/')[2].partition('.')[0].removeprefix('local-dir:')}"
+    local = model.startswith("local-dir:")
+    short = Path(model.removeprefix("local-dir:")).resolve().name if local else Path(model).name.partition(".")[0]
+    name = f"{data.resolve().name}-{short}"
     number = 1
     while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

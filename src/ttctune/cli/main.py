@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 refused, with one line on stderr; 2 an unknown flag or a m
 143 terminated, both leaving a folder that `--resume` goes on with.
 """
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ from ttctune.errors import TtcError
 from ttctune.version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
+MEMORY_RAN_OUT = (
+    "memory ran out; expected room for the model and a batch of images; "
+    "try a smaller --image-size or model, or a machine with more memory"
+)
 
 app = typer.Typer(
     name="ttctune",
@@ -49,16 +54,28 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
         code = app(args=arguments, prog_name="ttctune", standalone_mode=False)
     except TtcError as error:
         print(f"ttctune: {error}", file=sys.stderr)
         return 1
     except TyperException as error:
-        print(f"ttctune: {error.format_message()} See `ttctune --help`.", file=sys.stderr)
+        if message := error.format_message():
+            print(f"ttctune: {message} See `ttctune --help`.", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = None
+        return 1
+    except OSError as error:
+        print(f"ttctune: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _memory_ran_out(error):
+            raise
+        print(f"ttctune: {MEMORY_RAN_OUT}", file=sys.stderr)
         return 1
     except Terminated:
         print("ttctune: terminated", file=sys.stderr)
@@ -66,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         print("ttctune: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    from ttctune.training.trainer import OUT_OF_MEMORY
+
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def script() -> None:

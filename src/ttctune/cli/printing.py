@@ -69,7 +69,7 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
         "trained",
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
     )
-    table.add_row("saved", f"{folder} ({(folder / 'adapter.safetensors').stat().st_size / 1e6:.2f} MB)")
+    table.add_row("saved", f"{folder} ({_size((folder / 'adapter.safetensors').stat().st_size)})")
     _show(table)
     tail = f" --weights {shlex.quote(str(weights))}" if weights else ""
     where = shlex.quote(str(folder))
@@ -141,10 +141,15 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
         channels.add_column("channels")
         for site, chosen in selection.items():
             listed = ", ".join(str(c) for c in chosen[:8].tolist()) + (", ..." if len(chosen) > 8 else "")
-            score = importance.get(site)
-            share = f"{float(score[chosen].sum() / score.sum()):.0%}" if score is not None and score.min() >= 0 else ""
-            channels.add_row(site, str(len(chosen)), share, listed)
+            channels.add_row(site, str(len(chosen)), _share(chosen, importance.get(site)), listed)
         _show(channels)
+
+
+def _share(chosen: Tensor, score: Tensor | None) -> str:
+    """Part of the importance that the chosen channels hold; nothing where the scores do not say."""
+    if score is None or int(chosen.max()) >= len(score) or score.min() < 0 or not score.sum():
+        return ""
+    return f"{float(score[chosen].sum() / score.sum()):.0%}"
 
 
 def _confusion(confusion: list[list[int]], classes: tuple[str, ...]) -> Table:
@@ -195,6 +200,10 @@ def _console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _duration(seconds: float) -> str:

@@ -52,6 +52,7 @@ class Attachment:
                 layer = cast(nn.Linear, place)
                 tuning = FORMS[form](channels, layer.weight, site.has_bias)
                 replace(self.model, site.path, TunedLinear(layer, tuning))
+            self.model.get_submodule(site.path).train(place.training)
             self.tunings[site] = tuning
 
     @property
@@ -162,8 +163,6 @@ def _resize_input(model: nn.Module, size: tuple[int, int], backbone: Backbone) -
             "change --image-size",
         )
     model.set_input_size(img_size=size)  # type: ignore[operator]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
 
 
 def _head_key(name: str, heads: Mapping[str, nn.Linear]) -> str:

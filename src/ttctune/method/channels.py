@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class ChannelMap(nn.Module):
@@ -93,7 +94,7 @@ def folded(weight: Tensor, bias: Tensor | None, tuning: nn.Module) -> tuple[Tens
 
 
 class TunedLinear(nn.Module):
-    """A frozen linear layer, some of whose output channels are tuned.
+    """A frozen linear layer, some of whose output channels are tuned; its own weight never gets a gradient.
 
     Args:
         layer: The frozen layer.
@@ -109,7 +110,7 @@ class TunedLinear(nn.Module):
         """... x inputs -> ... x outputs."""
         weight, bias = self.layer.weight, self.layer.bias
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.tuning.parameters())
-        if trained and not torch.compiler.is_exporting():
+        if trained:
             return self.tuning.linear(x, weight, bias)
         return F.linear(x, *folded(weight, bias, self.tuning))
 
@@ -165,6 +166,7 @@ class _MappedLinear(torch.autograd.Function):
         return F.linear(x, tuned, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         before, tuned, s = ctx.saved_tensors
         dtype, has_bias = ctx.types
@@ -191,6 +193,7 @@ class _RowsLinear(torch.autograd.Function):
         return F.linear(x, tuned, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, tuned, s = ctx.saved_tensors
         dtype, has_bias = ctx.types

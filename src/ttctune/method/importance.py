@@ -12,7 +12,8 @@ channel. Every reading of "importance by Taylor expansion" is a value per image 
     taylor_weight    sum_j |W_cj dL/dW_cj|  L the mean loss        (on the layer's own weights)
 
 Controls: gradient (|sum_t g|, mean), l2 (norm over a class's images and tokens, mean over classes; as SCT does, and
-without a gradient), random, and lowest (taylor's sign turned, so that the least important channels are kept).
+without a gradient), random, and lowest (a site's largest taylor score minus the channel's own, so that the least
+important come first).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +53,11 @@ def _image_mean(sums: Tensor, counts: Tensor) -> Tensor:
     return sums.sum(0) / counts.sum()
 
 
+def _turned_image_mean(sums: Tensor, counts: Tensor) -> Tensor:
+    mean = _image_mean(sums, counts)
+    return mean.max() - mean
+
+
 def _class_mean(sums: Tensor, counts: Tensor) -> Tensor:
     present = counts.squeeze(1) > 0
     return (sums[present] / counts[present]).mean(0)
@@ -69,7 +75,7 @@ READINGS: Mapping[str, Reading] = {
     "taylor_class": Reading(lambda z, g: _gate_gradient(z, g).abs(), _class_mean),
     "gradient": Reading(lambda z, g: g.sum(1).abs(), _image_mean),
     "l2": Reading(lambda z, g: z.square().sum(1), _class_norm),
-    "lowest": Reading(lambda z, g: -_gate_gradient(z, g).abs(), _image_mean),
+    "lowest": Reading(lambda z, g: _gate_gradient(z, g).abs(), _turned_image_mean),
 }
 
 #: Which of T tokens a score sees, by the number of prefix tokens (class, distillation, registers).
@@ -140,7 +146,8 @@ def score(
             handle.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
-    return observer.scores()
+    scores = observer.scores()
+    return {site.name: scores[site.name] for site in sites}
 
 
 class _ImageScores:

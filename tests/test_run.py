@@ -1,0 +1,513 @@
+"""Whole runs: from a model and images to an adapted model, interrupted or not."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+import ttctune
+from tests.images.pictures import write_image_tree
+from tests.run_helpers import arrays, save_model, sha, short, snapshot, tensors_of, vit
+from ttctune import run as run_module
+from ttctune import two_stage as two_stage_module
+from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, ScoreError, TrainingError
+from ttctune.output_folder import CHECKPOINT, state_of
+from ttctune.recipe import IMPORTANCES
+from ttctune.training.checkpoint import Checkpoint
+from ttctune.training.progress import Reporter
+
+FINISHED = {"adapter.json", "adapter.safetensors", "importance.safetensors", "history.jsonl", "README.md"}
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory):
+    """The name of a tiny local model."""
+    return save_model(tmp_path_factory.mktemp("model") / "vit")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A folder with three classes of six images."""
+    return write_image_tree(tmp_path_factory.mktemp("images") / "tree", 3, 6)
+
+
+def adapt(*arguments, **settings):
+    return ttctune.adapt(*arguments, quiet=True, **settings)
+
+
+class Dataset(torch.utils.data.Dataset):
+    classes = ("red", "green", "blue")
+
+    def __init__(self):
+        self.pictures, self.labels = arrays()
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return Image.fromarray(self.pictures[index]), int(self.labels[index])
+
+
+SOURCES = {
+    "arrays": arrays,
+    "list of pictures": lambda: ([Image.fromarray(p) for p in arrays()[0]], arrays()[1].tolist()),
+    "tensors": lambda: (torch.from_numpy(arrays()[0]).permute(0, 3, 1, 2), torch.from_numpy(arrays()[1])),
+    "data set": Dataset,
+    "parts": lambda: {"train": arrays(), "val": arrays(2, seed=9)},
+    "parts of data sets": lambda: {"train": Dataset(), "val": Dataset()},
+    "grey arrays": lambda: (arrays()[0][..., 0], arrays()[1]),
+    "names as labels": lambda: (arrays()[0], [("red", "green", "blue")[i] for i in arrays()[1]]),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+def test_any_kind_of_data_gives_an_adapted_model(name, source):
+    adapted = adapt(name, source(), short())
+    assert len(adapted.classes) == 3 and 0 <= adapted.metrics["accuracy"] <= 1
+    assert [row["stage"] for row in adapted.history] == ["align", "tune"]
+    assert set(adapted.selection) == {"0.attn", "0.mlp", "1.attn", "1.mlp"}
+    assert all(len(channels) == 8 for channels in adapted.selection.values())
+
+
+def test_a_folder_gives_a_finished_output_folder(name, tree, tmp_path):
+    adapted = adapt(name, tree, short(), out=tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FINISHED
+    assert adapted.classes == ("class0", "class1", "class2") and adapted.metrics["images"] == 3
+    again = ttctune.load(tmp_path / "out")
+    files = sorted(tree.rglob("*.png"))
+    assert np.array_equal(again.predict(files), adapted.predict(files))
+    assert again.evaluate(tree).accuracy == adapted.metrics["accuracy"]
+    assert again.evaluate(tree).part == "held-out val"
+
+
+def test_training_learns_colours(name):
+    adapted = adapt(name, {"train": arrays(12), "val": arrays(6, seed=4)}, short(tune_epochs=6))
+    assert adapted.metrics["accuracy"] >= 0.9
+    assert adapted.evaluate(arrays(6, seed=8)).accuracy >= 0.9
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_probabilities_are_float32_rows_that_sum_to_one(name, tree, count):
+    adapted = adapt(name, arrays(), short())
+    files = sorted(tree.rglob("*.png"))[:count]
+    pictures = [Image.open(f) for f in files]
+    outputs = [adapted.predict(files), adapted.predict([str(f) for f in files]), adapted.predict(pictures)]
+    for probabilities in outputs:
+        assert probabilities.dtype == np.float32 and probabilities.shape == (count, 3)
+        assert np.allclose(probabilities.sum(1), 1, atol=1e-6) and (probabilities >= 0).all()
+        assert np.array_equal(probabilities, outputs[0])
+    assert adapted.predict(files[0]).shape == (1, 3) and adapted.predict([]).shape == (0, 3)
+
+
+def test_predictions_do_not_depend_on_the_batch(name):
+    adapted = adapt(name, arrays(), short())
+    pictures = arrays(30, seed=2)[0]
+    together = adapted.predict(pictures)
+    assert together.shape == (90, 3)
+    assert np.allclose(together[70], adapted.predict(pictures[70])[0], atol=1e-6)
+
+
+def test_the_backbone_handed_over_is_unchanged(tmp_path):
+    model = vit().train()
+    before, keys = snapshot(model), set(vars(model))
+    modes = [m.training for m in model.modules()]
+    gradients = [p.requires_grad for p in model.parameters()]
+    adapted = adapt(model, arrays(), short(drop_path=0.2, precision="bf16"), out=tmp_path / "x")
+    assert adapted.backbone is model
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items()) and len(before) == len(snapshot(model))
+    assert [m.training for m in model.modules()] == modes and set(vars(model)) == keys
+    assert [p.requires_grad for p in model.parameters()] == gradients
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_a_module_adapted_and_loaded_again_gives_equal_outputs(tmp_path):
+    model = vit()
+    adapted = adapt(model, arrays(), short(), out=tmp_path / "x")
+    again = ttctune.load(tmp_path / "x", model=model)
+    pictures = arrays(3, seed=6)[0]
+    assert np.array_equal(again.predict(pictures), adapted.predict(pictures))
+    assert np.allclose(again.merge()(torch.randn(2, 3, 32, 32)).shape, (2, 3))
+
+
+def test_the_merged_model_gives_equal_outputs(name):
+    adapted = adapt(name, arrays(), short(tune_epochs=3))
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(adapted.merge()(x), adapted.model(x), atol=1e-4)
+        assert not torch.allclose(adapted.model(x)[0], adapted.model(x)[1], atol=1e-2)
+
+
+def test_the_same_run_twice_gives_the_same_bytes(name, tree, tmp_path):
+    for out in ("one", "two"):
+        adapt(name, tree, short(flip=True, drop_path=0.1), out=tmp_path / out)
+    assert sha(tmp_path / "one" / "adapter.safetensors") == sha(tmp_path / "two" / "adapter.safetensors")
+    adapt(name, tree, short(flip=True, drop_path=0.1, seed=1), out=tmp_path / "three")
+    assert sha(tmp_path / "one" / "adapter.safetensors") != sha(tmp_path / "three" / "adapter.safetensors")
+
+
+class KilledError(BaseException):
+    """As when a process ends."""
+
+
+def interrupt_at_write(monkeypatch, number, after):
+    """End the run at the `number`-th checkpoint, before or after it is written; returns how many came."""
+    count, write = [0], Checkpoint.write
+
+    def killing(self, folder):
+        count[0] += 1
+        if count[0] == number and not after:
+            raise KilledError
+        write(self, folder)
+        if count[0] == number:
+            raise KilledError
+
+    monkeypatch.setattr(Checkpoint, "write", killing)
+    return count
+
+
+LONG = {"align_epochs": 2, "tune_epochs": 2}
+MIXES = {
+    "plain": {},
+    "bf16, drop path, augmentation": {
+        "precision": "bf16", "drop_path": 0.2, "flip": True, "crop": True, "randaugment": 5,
+        "accumulation": 2, "gradient_clip": 1.0, "class_weights": True,
+    },
+    "rows": {"form": "rows", "tune_norms": "slower", "adapter_dtype": "float16"},
+    "without alignment": {"align_epochs": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_a_run_interrupted_anywhere_ends_in_the_bytes_of_one_that_was_not(name, tree, tmp_path, monkeypatch, mix):
+    recipe = short(**(LONG | mix))
+    with monkeypatch.context() as patch:
+        count = interrupt_at_write(patch, 0, after=True)
+        adapt(name, tree, recipe, out=tmp_path / "whole")
+    want = sha(tmp_path / "whole" / "adapter.safetensors")
+    writes = count[0]
+    assert writes == max(recipe.align_epochs, 1) + 1 + recipe.tune_epochs
+    for number in range(1, writes + 1):
+        for after in (False, True) if not mix else (True,):
+            out = tmp_path / f"{number}{after}"
+            with monkeypatch.context() as patch, pytest.raises(KilledError):
+                interrupt_at_write(patch, number, after)
+                adapt(name, tree, recipe, out=out)
+            assert state_of(out) == "unfinished"
+            adapted = adapt(name, tree, recipe, out=out, resume=True)
+            assert sha(out / "adapter.safetensors") == want, (number, after)
+            assert {p.name for p in out.iterdir()} == FINISHED
+            rows = [(row["stage"], row["epoch"]) for row in adapted.history]
+            first = "align" if recipe.align_epochs else "head"
+            assert rows == [(first, i + 1) for i in range(max(recipe.align_epochs, 1))] + [("tune", 1), ("tune", 2)]
+
+
+@pytest.mark.parametrize("place", ["prepare", "settle", "score", "first step", "measured", "writing", "finish"])
+def test_a_run_killed_between_checkpoints_ends_in_the_same_bytes(name, tree, tmp_path, monkeypatch, place):
+    adapt(name, tree, short(), out=tmp_path / "whole")
+
+    def killed(*_, **__):
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        match place:
+            case "score":
+                patch.setattr(two_stage_module, "score", killed)
+            case "first step":
+                patch.setattr(Reporter, "step", killed)
+            case "writing":
+                patch.setattr("ttctune.adapter_folder.write", killed)
+            case "measured":
+                patch.setattr(run_module, "_measured", killed)
+            case _:
+                patch.setattr(run_module, place, killed)
+        adapt(name, tree, short(), out=tmp_path / "x")
+    assert state_of(tmp_path / "x") == "unfinished"
+    adapt(name, tree, short(), out=tmp_path / "x", resume=True)
+    assert sha(tmp_path / "x" / "adapter.safetensors") == sha(tmp_path / "whole" / "adapter.safetensors")
+    assert {p.name for p in (tmp_path / "x").iterdir()} == FINISHED
+
+
+def test_an_automatic_precision_is_kept_when_a_run_goes_on(name, tree, tmp_path, monkeypatch):
+    from ttctune.training.precision import Precision
+
+    recipe = short(precision="auto")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(run_module, "measure", lambda *_: Precision("bf16", False, "measured"))
+        interrupt_at_write(patch, 1, after=True)
+        adapt(name, tree, recipe, out=tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "measure", lambda *_: pytest.fail("measured again"))
+        adapted = adapt(name, tree, recipe, out=tmp_path / "x", resume=True)
+    assert (adapted.settled["precision"], adapted.settled["fused_attention"]) == ("bf16", False)
+    adapt(name, tree, short(precision="bf16"), out=tmp_path / "whole")
+    assert sha(tmp_path / "x" / "adapter.safetensors") == sha(tmp_path / "whole" / "adapter.safetensors")
+
+
+@pytest.fixture
+def unfinished(name, tree, tmp_path, monkeypatch):
+    """A run stopped after its first epoch."""
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        interrupt_at_write(patch, 1, after=True)
+        adapt(name, tree, short(), out=tmp_path / "x")
+    return tmp_path / "x"
+
+
+@pytest.mark.parametrize("setting", [{"seed": 1}, {"learning_rate": 0.02}, {"tune_epochs": 2}, {"channels": 4}])
+def test_going_on_with_other_settings_is_refused_with_old_and_new_value(name, tree, unfinished, setting):
+    key, value = next(iter(setting.items()))
+    with pytest.raises(FolderError, match=rf"{key} = {value}; expected {getattr(short(), key)}"):
+        adapt(name, tree, short(**setting), out=unfinished, resume=True)
+    assert state_of(unfinished) == "unfinished"
+
+
+def test_going_on_with_another_model_is_refused(tree, unfinished, tmp_path):
+    other = save_model(tmp_path / "other")
+    with pytest.raises(FolderError, match="give that model"):
+        adapt(other, tree, short(), out=unfinished, resume=True)
+
+
+def test_going_on_with_other_weights_is_refused(name, tree, unfinished, tmp_path):
+    save_model(tmp_path / "other", vit(seed=1))
+    with pytest.raises(FolderError, match="weights of the model that changed"):
+        adapt(name, tree, short(), weights=tmp_path / "other" / "model.safetensors", out=unfinished, resume=True)
+    assert state_of(unfinished) == "unfinished"
+
+
+def test_going_on_with_changed_images_is_refused(name, unfinished, tmp_path):
+    other = write_image_tree(tmp_path / "tree", 3, 6, seed=1)
+    with pytest.raises(FolderError, match="images that changed"):
+        adapt(name, other, short(), out=unfinished, resume=True)
+    assert state_of(unfinished) == "unfinished"
+
+
+def test_an_unfinished_run_is_not_started_again_by_mistake(name, tree, unfinished):
+    with pytest.raises(FolderError, match="--resume"):
+        adapt(name, tree, short(), out=unfinished)
+
+
+def test_an_unfinished_run_can_be_replaced_by_another(name, tree, unfinished):
+    adapt(name, tree, short(seed=1), out=unfinished, overwrite=True)
+    assert {p.name for p in unfinished.iterdir()} == FINISHED
+    assert [p.name for p in unfinished.parent.iterdir()] == ["x"]
+
+
+def test_overwriting_keeps_the_old_adapter_until_the_new_one_is_done(name, tree, tmp_path, monkeypatch):
+    out = tmp_path / "x"
+    adapt(name, tree, short(), out=out)
+    old = sha(out / "adapter.safetensors")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        interrupt_at_write(patch, 2, after=True)
+        adapt(name, tree, short(seed=1), out=out, overwrite=True)
+    assert sha(out / "adapter.safetensors") == old and ttctune.load(out).recipe.seed == 0
+    adapt(name, tree, short(seed=1), out=out, resume=True)
+    assert ttctune.load(out).recipe.seed == 1 and [p.name for p in tmp_path.iterdir()] == ["x"]
+    adapt(name, tree, short(seed=1), out=tmp_path / "whole")
+    assert sha(out / "adapter.safetensors") == sha(tmp_path / "whole" / "adapter.safetensors")
+
+
+BAD_STARTS = {
+    "unknown model": (("vit_brain", None, {}), BackboneError),
+    "no images": ((None, "nowhere", {}), DataError),
+    "too many channels": ((None, None, {"channels": 33}), RecipeError),
+    "size that does not fit": ((None, None, {"image_size": 33}), BackboneError),
+}
+
+
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize(("bad", "error"), BAD_STARTS.values(), ids=BAD_STARTS.keys())
+def test_a_failing_start_leaves_nothing_behind(name, tree, tmp_path, bad, error, existed):
+    model, data, settings = bad
+    out = tmp_path / "x"
+    if existed:
+        out.mkdir()
+    with pytest.raises(error):
+        adapt(model or name, data or tree, short(**settings), out=out)
+    assert out.exists() == existed and not list(tmp_path.rglob("*.json"))
+    assert not existed or not list(out.iterdir())
+
+
+def test_a_failing_overwrite_leaves_the_old_adapter_alone(name, tree, tmp_path):
+    adapt(name, tree, short(), out=tmp_path / "x")
+    old = sha(tmp_path / "x" / "adapter.safetensors")
+    with pytest.raises(RecipeError):
+        adapt(name, tree, short(channels=33), out=tmp_path / "x", overwrite=True)
+    assert sha(tmp_path / "x" / "adapter.safetensors") == old and [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_error_before_the_first_checkpoint_leaves_nothing_and_a_later_one_a_resumable_run(
+    name, tree, tmp_path, monkeypatch
+):
+    def broken(*_, **__):
+        raise TrainingError("a loss of nan", "a finite loss", "try less")
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingError):
+        patch.setattr(Reporter, "step", broken)
+        adapt(name, tree, short(), out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with monkeypatch.context() as patch, pytest.raises(TrainingError):
+        patch.setattr(two_stage_module, "score", broken)
+        adapt(name, tree, short(), out=tmp_path / "x")
+    assert state_of(tmp_path / "x") == "unfinished"
+    adapt(name, tree, short(), out=tmp_path / "x", resume=True)
+
+
+def test_a_full_disk_while_training_is_one_clear_error_and_leaves_a_resumable_run(name, tree, tmp_path, monkeypatch):
+    import os
+
+    replace, count = os.replace, [0]
+
+    def full(source, target):
+        count[0] += "state" in str(target)
+        if count[0] == 2:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(FolderError, match="no space left on device"):
+        patch.setattr(os, "replace", full)
+        adapt(name, tree, short(), out=tmp_path / "x")
+    assert not list(tmp_path.rglob("*.part"))
+    adapt(name, tree, short(), out=tmp_path / "x", resume=True)
+    adapt(name, tree, short(), out=tmp_path / "whole")
+    assert sha(tmp_path / "x" / "adapter.safetensors") == sha(tmp_path / "whole" / "adapter.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["absent", "finished"])
+def test_two_runs_cannot_have_one_folder(name, tree, tmp_path, state):
+    out = tmp_path / "x"
+    if state == "finished":
+        adapt(name, tree, short(), out=out)
+    program = (
+        "import sys; from pathlib import Path; from ttctune.output_folder import claimed\n"
+        "with claimed(Path(sys.argv[1]), resume=False, overwrite=True):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        for flags in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(FolderError, match="in use by another run"):
+                adapt(name, tree, short(), out=out, **flags)
+        process.kill()
+    adapt(name, tree, short(), out=out, overwrite=True)
+    assert {p.name for p in out.iterdir()} == FINISHED
+
+
+def test_without_alignment_the_head_is_trained_for_one_epoch_before_scoring(name):
+    adapted = adapt(name, arrays(), short(align_epochs=0))
+    assert [(row["stage"], list(row["learning_rates"])) for row in adapted.history] == [
+        ("head", ["head"]),
+        ("tune", ["channels", "norms", "head"]),
+    ]
+
+
+def test_without_tuning_norms_and_head_are_the_adapter(name, tmp_path):
+    adapted = adapt(name, arrays(), short(tune_epochs=0), out=tmp_path / "x")
+    assert adapted.selection == {} and adapted.importance == {} and adapted.parameters["channels"] == 0
+    assert {n.partition(".")[0] for n in tensors_of(tmp_path / "x")} == {"norms", "head"}
+    again = ttctune.load(tmp_path / "x")
+    pictures = arrays(2, seed=6)[0]
+    assert np.array_equal(again.predict(pictures), adapted.predict(pictures))
+
+
+@pytest.mark.parametrize("budget", [4, 50, 500])
+def test_a_budget_is_spent_and_not_exceeded(name, budget):
+    adapted = adapt(name, arrays(), short(budget=budget))
+    spent = adapted.parameters["channels"]
+    assert 0 < spent <= budget and spent > budget - 2 * 32 - 2
+    assert len({len(channels) for channels in adapted.selection.values()}) > 1 or budget < 50
+
+
+def test_a_budget_below_one_channel_is_refused(name):
+    with pytest.raises(RecipeError, match="at least 2"):
+        adapt(name, arrays(), short(budget=1))
+
+
+def test_rows_train_the_layers_own_rows(name):
+    adapted = adapt(name, arrays(), short(form="rows", sites="attn", channels=5))
+    assert adapted.parameters["channels"] == 2 * 5 * 33
+
+
+def test_the_stream_is_tuned_and_cannot_be_merged(name):
+    adapted = adapt(name, arrays(), short(sites="stream"))
+    assert set(adapted.selection) == {"0.stream", "1.stream"}
+    with pytest.raises(ttctune.TtcError, match="stream"):
+        adapted.merge()
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_every_reading_of_the_importance_runs(name, importance):
+    adapted = adapt(name, arrays(), short(importance=importance))
+    scores = adapted.importance["1.mlp"]
+    assert scores.shape == (32,)
+    best = scores.topk(8).indices.sort().values
+    assert torch.equal(adapted.selection["1.mlp"], best)
+
+
+def test_a_score_that_decides_nothing_is_refused(name):
+    with pytest.raises(ScoreError):
+        adapt(name, arrays(), short(tokens="patches", sites="attn"))
+
+
+def test_the_precision_that_was_measured_is_recorded_and_said(name, capsys):
+    adapted = ttctune.adapt(name, arrays(), short(precision="auto"))
+    assert adapted.settled["precision"] in ("fp32", "bf16") and "ms" in adapted.settled["reason"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("precision:")]
+    assert len(lines) == 1
+
+
+def test_quiet_prints_nothing(name, tree, tmp_path, capfd):
+    adapt(name, tree, short(), out=tmp_path / "x")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_record_tells_how_the_run_was_made(name, tree, tmp_path):
+    adapt(name, tree, short(seed=3), out=tmp_path / "x")
+    record = json.loads((tmp_path / "x" / "adapter.json").read_text())
+    assert record["ttctune_format"] == 1 and record["backbone"]["name"] == name
+    assert record["recipe"] == short(seed=3).model_dump(mode="json")
+    assert record["data"]["train_images"] == 15 and record["data"]["val_images"] == 3
+    assert record["metrics"]["part"] == "val" and record["settled"]["threads"] == torch.get_num_threads()
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "class0, class1, class2" in card and f"{record['metrics']['accuracy']:.1%}" in card
+
+
+def test_a_plan_counts_what_a_run_would_train(name, tree, tmp_path):
+    plan = ttctune.run.plan(name, tree, short(), quiet=True)
+    adapted = adapt(name, tree, short())
+    assert plan.parameters == adapted.parameters and plan.classes == 3
+    assert plan.images == {"train": 15, "val": 3} and plan.seconds > 0 and plan.memory > 1 << 20
+
+
+def test_another_input_size_is_used_and_kept(name, tmp_path):
+    adapted = adapt(name, arrays(), short(image_size=48), out=tmp_path / "x")
+    assert (adapted.input.height, adapted.input.width) == (48, 48)
+    again = ttctune.load(tmp_path / "x")
+    pictures = arrays(2, seed=6)[0]
+    assert np.array_equal(again.predict(pictures), adapted.predict(pictures))
+
+
+def test_data_without_val_is_fine(name, tmp_path):
+    adapted = adapt(name, arrays(), short(val_fraction=0), out=tmp_path / "x")
+    assert adapted.metrics == {} and adapted.data["val_images"] == 0
+    assert "accuracy" not in (tmp_path / "x" / "README.md").read_text()
+    assert ttctune.load(tmp_path / "x").metrics == {}
+
+
+def test_checkpoints_are_gone_at_the_end_and_there_while_it_runs(name, tree, tmp_path, monkeypatch):
+    seen = []
+    step = Reporter.step
+
+    def watch(self, *arguments):
+        seen.append((tmp_path / "x" / CHECKPOINT / "run.json").is_file())
+        step(self, *arguments)
+
+    monkeypatch.setattr(Reporter, "step", watch)
+    adapt(name, tree, short(), out=tmp_path / "x")
+    assert seen and all(seen) and not (tmp_path / "x" / CHECKPOINT).exists()
