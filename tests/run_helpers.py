@@ -4,14 +4,15 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+
 import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before timm)
 
 import timm.models
 import torch
 from safetensors.torch import load_file
+from tests.models import tiny
 from torch import nn
 
-from tests.models import tiny
 from ttctune.recipe import Recipe
 
 SIDE = 32

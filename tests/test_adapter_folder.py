@@ -7,16 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
-import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before timm)
-
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save, save_file
-
-import ttctune
 from tests.models import attached, backbone_of
 from tests.run_helpers import arrays, save_model, sha, short, vit
+
+import ttctune
+import ttctune.torchvision_operators
 from ttctune.adapter_folder import read_importance, to_disk
 from ttctune.cli.main import main
 from ttctune.errors import AdapterError, FolderError, WeightsError
@@ -123,7 +122,7 @@ def test_an_existing_adapter_is_only_replaced_when_asked(made, tmp_path):
 
 
 def test_float16_halves_the_file_and_stays_close(made, tmp_path):
-    name, adapted, folder = made
+    name, adapted, _ = made
     half = ttctune.adapt(name, arrays(), short(adapter_dtype="float16"), quiet=True)
     half.save(tmp_path / "half")
     tensors = load_file(tmp_path / "half" / "adapter.safetensors")

@@ -142,9 +142,8 @@ def test_a_strangers_checkpoint_folder_is_foreign(tmp_path):
 
 
 def test_a_second_owner_is_refused_until_the_first_has_left(tmp_path):
-    with locked(tmp_path / "x"):
-        with pytest.raises(FolderError, match="in use"), locked(tmp_path / "x"):
-            pass
+    with locked(tmp_path / "x"), pytest.raises(FolderError, match="in use"), locked(tmp_path / "x"):
+        pass
     with locked(tmp_path / "x"):
         pass
 

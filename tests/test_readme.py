@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import ttctune.torchvision_operators  # noqa: F401  (before timm)
+
 import timm  # isort: skip
 import timm.models  # isort: skip
-from images.pictures import write_image_tree
 from timm.models.vision_transformer import VisionTransformer
 
+from images.pictures import write_image_tree
 from ttctune.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"

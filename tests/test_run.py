@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import TensorDataset
-
-import ttctune
 from tests.images.pictures import write_image_tree
 from tests.run_helpers import arrays, save_model, sha, short, snapshot, tensors_of, vit
+
+import ttctune
 from ttctune import run as run_module
 from ttctune import two_stage as two_stage_module
 from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, ScoreError, TrainingError
@@ -183,7 +182,13 @@ MIXES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+@pytest.mark.parametrize(
+    "mix",
+    [
+        pytest.param(mix, id=name, marks=pytest.mark.slow if i > 1 else ())
+        for i, (name, mix) in enumerate(MIXES.items())
+    ],
+)
 def test_a_run_interrupted_anywhere_ends_in_the_bytes_of_one_that_was_not(name, tree, tmp_path, monkeypatch, mix):
     recipe = short(**(LONG | mix))
     with monkeypatch.context() as patch:
@@ -385,7 +390,8 @@ def test_two_runs_cannot_have_one_folder(name, tree, tmp_path, state):
         adapt(name, tree, short(), out=out)
     program = (
         "import sys; from pathlib import Path; from ttctune.output_folder import claimed\n"
-        "with claimed(Path(sys.argv[1]), resume=False, overwrite=True):\n    print('held', flush=True); sys.stdin.read()"
+        "with claimed(Path(sys.argv[1]), resume=False, overwrite=True):\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -5,9 +5,9 @@ import signal
 from typing import Any, NamedTuple
 
 import pytest
-
 from tests.images.pictures import write_image_tree
 from tests.run_helpers import save_model, short_flags
+
 from ttctune.cli.main import main
 
 

@@ -10,8 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
-
 from tests.images.pictures import write_image_tree
 from tests.run_helpers import save_model, short_flags, vit
 
@@ -85,9 +83,13 @@ def test_a_damaged_local_model_is_refused(fit, tmp_path, damage):
     assert "local-dir" in fit(model=name)
 
 
-@pytest.mark.parametrize(
-    "kind", ["missing", "folder", "empty", "cut", "rubbish", "text", "no tensors", "pickle", "other model", "one more", "other shape"]
-)  # fmt: skip
+BAD_WEIGHTS = [
+    "missing", "folder", "empty", "cut", "rubbish", "text", "no tensors", "pickle", "other model", "one more",
+    "other shape",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_WEIGHTS)
 def test_weights_that_cannot_be_used_are_refused_with_the_name_of_the_file(fit, tmp_path, kind):
     file = tmp_path / "weights.safetensors"
     state = vit().state_dict()
@@ -189,7 +191,13 @@ class TestData:
         Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
         assert said in fit(data=data)
 
-    @pytest.mark.parametrize("how", ["two classes in a cell", "a file in two classes"])
+    @pytest.mark.parametrize(
+        "how",
+        [
+            "two classes in a cell",
+            "a file in two classes",
+        ],
+    )
     def test_several_labels_an_image_are_refused_as_such(self, fit, tree, tmp_path, how):
         data = shutil.copytree(tree, tmp_path / "data")
         rows = [f"train/class{i}/00{j}.png,train,{i},class{i}" for i in range(3) for j in range(4)]
@@ -273,12 +281,12 @@ BAD_VALUES = [
     ("--device", "cuda"),
     ("--device", "mps"),
     ("--device", "cuda:x"),
-    ("--device", "cpu:x"),
     ("--device", ""),
+    ("--device", "cpu:x"),
 ]
 
 
-@pytest.mark.parametrize(("flag", "value"), BAD_VALUES, ids=[f"{f}={v}" for f, v in BAD_VALUES])
+@pytest.mark.parametrize(("flag", "value"), BAD_VALUES)
 def test_a_bad_value_of_fit_is_refused_with_the_value(fit, flag, value):
     if flag == "--device" and value.startswith("cuda") and torch.cuda.is_available():
         pytest.skip("this machine has one")
@@ -315,15 +323,10 @@ def test_a_picture_that_cannot_be_written_is_refused(refused, fitted, tmp_path, 
     assert name in refused("inspect", fitted, "--picture", tmp_path / name)
 
 
-class Rms(nn.Module):
-    """Normalises without being a LayerNorm."""
-
-
 @pytest.mark.parametrize("kind", ["resnet", "RMSNorm", "parallel blocks", "other family"])
 def test_a_model_that_cannot_be_adapted_is_refused(fit, tmp_path, kind):
     import timm
     import timm.models
-
     from tests.run_helpers import MODEL_ARGS, PIXELS
 
     more = {}

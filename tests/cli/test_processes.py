@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.images.pictures import write_image_tree
 from tests.run_helpers import save_model, sha, short_flags
+
 from ttctune.output_folder import state_of
 
 pytestmark = pytest.mark.slow
@@ -36,9 +36,16 @@ def whole(tmp_path_factory, model, tree):
     return sha(out / "adapter.safetensors")
 
 
+def heed_interrupts():
+    """Undo what a shell does to its background jobs: they ignore interrupts, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop(command, number, until):
     """Start a command, send a signal once a line of stderr matches; returns exit code and the lines after it."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=heed_interrupts
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if re.search(until, line):
@@ -134,17 +141,15 @@ def test_a_memory_limit_gives_smaller_parts_or_one_clear_line(tmp_path, large):
     for megabytes in (900, 1200, 1500, 1800, 2100, 2400, 6000):
         out = tmp_path / f"{megabytes}"
         done = limited([*COMMAND, "fit", "--data", str(tree), "--model", name, "-o", str(out), *flags], megabytes)
-        if "ttctune" not in done.stderr and done.returncode not in (0, 1):
-            continue  # too little to import torch
         outcomes[megabytes] = (done.returncode, "same effective batch" in done.stderr)
         if done.returncode == 0:
             assert (out / "adapter.json").is_file()
-        elif "import" not in done.stderr:
+        else:
             assert done.returncode == 1, done.stderr
             assert "Traceback" not in done.stderr, done.stderr
             assert done.stderr.splitlines()[-1].startswith("ttctune: ") and "memory" in done.stderr
-    assert outcomes.get(6000) == (0, False), outcomes
-    print(outcomes)
+    assert outcomes[6000] == (0, False), outcomes
+    assert (0, True) in outcomes.values(), outcomes
 
 
 def test_help_imports_no_torch_and_is_there_at_once():

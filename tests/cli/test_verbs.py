@@ -8,15 +8,16 @@ import shutil
 import xml.dom.minidom
 
 import numpy as np
+
 import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before timm)
 
 import pytest
 import timm
 import torch
 from PIL import Image
-
 from tests.images.pictures import write_image_tree
 from tests.run_helpers import save_model, sha, short_flags, vit
+
 from ttctune.adapted import load
 from ttctune.version import __version__
 

@@ -14,7 +14,7 @@ from .pictures import draw, write_image_tree
 HEADER = "file,split,label,class"
 
 
-def _refused(data, match: str, **settings) -> None:
+def check_refused(data, match: str, **settings) -> None:
     with pytest.raises(DataError, match=match) as caught:
         open_source(data, **settings)
     assert "\n" not in str(caught.value) and "; expected " in str(caught.value)
@@ -57,7 +57,7 @@ class TestTrees:
     def test_two_folders_for_one_part_are_refused(self, tmp_path):
         """val beside valid leaves open which is meant."""
         write_image_tree(tmp_path, parts=("train", "val", "valid"))
-        _refused(tmp_path, "two folders for the val part")
+        check_refused(tmp_path, "two folders for the val part")
 
     def test_a_folder_per_class_is_all_train(self, tmp_path):
         """Without part folders a fifth is held out."""
@@ -96,31 +96,31 @@ class TestTrees:
         """The class and the part are named."""
         write_image_tree(tmp_path, 2, parts=("train", part))
         write_image_tree(tmp_path / part, ("unicorn",), 1)
-        _refused(tmp_path, rf"class 'unicorn' in .*{part} is unknown")
+        check_refused(tmp_path, rf"class 'unicorn' in .*{part} is unknown")
 
     def test_missing_empty_and_flat_folders_are_refused(self, tmp_path):
         """Each case says which folder and what it should hold."""
-        _refused(tmp_path / "nowhere", "nowhere does not exist")
+        check_refused(tmp_path / "nowhere", "nowhere does not exist")
         (tmp_path / "file.zip").write_text("")
-        _refused(tmp_path / "file.zip", "is a file")
+        check_refused(tmp_path / "file.zip", "is a file")
         (tmp_path / "empty").mkdir()
-        _refused(tmp_path / "empty", "holds no images")
+        check_refused(tmp_path / "empty", "holds no images")
         (tmp_path / "flat").mkdir()
         draw(0).save(tmp_path / "flat" / "a.png")
-        _refused(tmp_path / "flat", "images but no class folders")
+        check_refused(tmp_path / "flat", "images but no class folders")
         for part in ("train", "test"):
             (tmp_path / "flat2" / part).mkdir(parents=True)
             draw(0).save(tmp_path / "flat2" / part / "a.png")
-        _refused(tmp_path / "flat2", "flat2/train holds images but no class folders")
+        check_refused(tmp_path / "flat2", "flat2/train holds images but no class folders")
         (tmp_path / "bare" / "a").mkdir(parents=True)
         (tmp_path / "bare" / "b").mkdir()
-        _refused(tmp_path / "bare", "holds no images")
+        check_refused(tmp_path / "bare", "holds no images")
 
     def test_an_empty_class_folder_in_train_is_refused(self, tmp_path):
         """A class nobody can learn is more likely a mistake."""
         write_image_tree(tmp_path, ("a", "b"))
         (tmp_path / "c").mkdir()
-        _refused(tmp_path, "class folder .*/c holds no images")
+        check_refused(tmp_path, "class folder .*/c holds no images")
 
     def test_unlabelled_test_images_do_not_stop_training(self, tmp_path):
         """A test folder without class folders matters only when it is asked for."""
@@ -128,26 +128,26 @@ class TestTrees:
         (tmp_path / "test").mkdir()
         draw(0).save(tmp_path / "test" / "a.png")
         assert {"train", "val"} == set(open_source(tmp_path, parts=("train", "val")).parts)
-        _refused(tmp_path, "test holds images but no class folders", parts=("test",))
+        check_refused(tmp_path, "test holds images but no class folders", parts=("test",))
 
     def test_one_class_is_refused(self, tmp_path):
         """There is nothing to tell apart."""
-        _refused(write_image_tree(tmp_path, ("only",)), "one class, 'only'")
+        check_refused(write_image_tree(tmp_path, ("only",)), "one class, 'only'")
 
     def test_a_test_part_alone_cannot_be_trained_on(self, tmp_path):
         """With val or test only, train is missed by name; for an adapter's classes they are enough."""
         write_image_tree(tmp_path, parts=("test",))
-        _refused(tmp_path, "no train folder")
+        check_refused(tmp_path, "no train folder")
         names = ("class0", "class1", "class2")
         assert {"test"} == set(open_source(tmp_path, parts=("test",), classes=names).parts)
-        _refused(tmp_path, "no train part", classes=names)
+        check_refused(tmp_path, "no train part", classes=names)
 
     def test_classes_of_an_adapter_are_matched_by_name(self, tmp_path):
         """Labels follow the adapter's order; missing classes are fine, unknown ones are not."""
         write_image_tree(tmp_path, ("b", "d"), 1)
         source = open_source(tmp_path, classes=("d", "c", "b"), val_fraction=0)
         assert [2, 0] == source.parts["train"].labels and ("d", "c", "b") == source.classes
-        _refused(tmp_path, r"class 'd' in .* is unknown; expected one of the 2 known classes", classes=("b", "c"))
+        check_refused(tmp_path, r"class 'd' in .* is unknown; expected one of the 2 known classes", classes=("b", "c"))
         assert [0] == open_source(write_image_tree(tmp_path / "one", ("b",), 1), classes=("b",)).parts["train"].labels
 
 
@@ -196,20 +196,20 @@ class TestIndex:
     )
     def test_a_wrong_line_is_named_by_number(self, tmp_path, line, match):
         """Each mistake gives one line with file name, line number and value."""
-        _refused(_index(tmp_path, *GOOD, line), match)
+        check_refused(_index(tmp_path, *GOOD, line), match)
 
     @pytest.mark.parametrize(
         "header", ["", "file,label,class", "file,split,label,class,extra", "FILE,split,label,class"]
     )
     def test_another_header_is_refused(self, tmp_path, header):
         """The header that is expected is shown."""
-        _refused(_index(tmp_path, *GOOD, header=header), "the header 'file,split,label,class'")
+        check_refused(_index(tmp_path, *GOOD, header=header), "the header 'file,split,label,class'")
 
     def test_no_rows_and_binary_rubbish_are_refused(self, tmp_path):
         """An index without images, or that is no text at all."""
-        _refused(_index(tmp_path), "lists no images")
+        check_refused(_index(tmp_path), "lists no images")
         (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00\x80")
-        _refused(tmp_path, "not UTF-8")
+        check_refused(tmp_path, "not UTF-8")
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
     def test_links_that_lead_outside_are_refused(self, tmp_path):
@@ -221,7 +221,7 @@ class TestIndex:
         (data / "link.png").symlink_to(tmp_path / "secret.png")
         (data / "folder").symlink_to(tmp_path)
         for name in ("link.png", "folder/secret.png"):
-            _refused(
+            check_refused(
                 _index(data, *GOOD, f"{name},train,0,cat"),
                 f"index.csv line 6 names '{name}', which leads outside",
             )
@@ -230,13 +230,13 @@ class TestIndex:
         """A missing test image does not stop training."""
         _index(tmp_path, *GOOD, "gone.png,test,0,cat")
         assert {"train", "val"} == set(open_source(tmp_path, parts=("train", "val")).parts)
-        _refused(tmp_path, "gone.png")
+        check_refused(tmp_path, "gone.png")
 
     def test_classes_of_an_adapter_are_matched_by_name(self, tmp_path):
         """The file's own numbers do not matter then, and it may list fewer classes."""
         _index(tmp_path, "a.png,test,7,dog", "b.png,test,3,cat")
         assert [1, 2] == open_source(tmp_path, parts=("test",), classes=("cow", "dog", "cat")).parts["test"].labels
-        _refused(tmp_path, "class 'dog' in .*index.csv line 2 is unknown", parts=("test",), classes=("cow", "cat"))
+        check_refused(tmp_path, "class 'dog' in .*index.csv line 2 is unknown", parts=("test",), classes=("cow", "cat"))
 
 
 class TestVtab:
@@ -288,7 +288,7 @@ class TestVtab:
         self._write(tmp_path, train800="0,1", val200="0", test="1")
         with open(tmp_path / "train800.txt", "a") as file:
             file.write(line + "\n")
-        _refused(tmp_path, match)
+        check_refused(tmp_path, match)
 
     def test_names_may_hold_blanks(self, tmp_path):
         """Only the last number is the label."""
@@ -300,8 +300,18 @@ class TestVtab:
     def test_empty_lists_and_missing_train_lists_are_refused(self, tmp_path):
         """test.txt alone serves an adapter's classes, not training."""
         self._write(tmp_path, test="0,1")
-        _refused(tmp_path, "no train list")
+        check_refused(tmp_path, "no train list")
         assert [0, 1] == open_source(tmp_path, parts=("test",), classes=("a", "b", "c")).parts["test"].labels
-        _refused(tmp_path, "labels outside the range: 1", parts=("test",), classes=("a",))
+        check_refused(tmp_path, "labels outside the range: 1", parts=("test",), classes=("a",))
         (tmp_path / "train800.txt").write_text("\n")
-        _refused(tmp_path, "lists no images")
+        check_refused(tmp_path, "lists no images")
+
+
+def test_a_file_listed_twice_is_refused(tmp_path):
+    """In two parts it would leak from train into test; with two labels it would be multi-label data."""
+    write_image_tree(tmp_path, classes=2, per_class=2, parts={"train": 2})
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    rows = [f"{file},train,{n // 2},c{n // 2}" for n, file in enumerate(files)]
+    for extra, match in ((f"{files[0]},test,0,c0", "again, after line 2"), (f"{files[0]},train,1,c1", "multi-label")):
+        (tmp_path / "index.csv").write_text("\n".join(["file,split,label,class", *rows, extra]) + "\n")
+        check_refused(tmp_path, match)

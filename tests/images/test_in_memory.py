@@ -33,7 +33,7 @@ class Pairs(Dataset):
         return self.images[index], self.labels[index]
 
 
-def _refused(data, match: str, **settings) -> None:
+def check_refused(data, match: str, **settings) -> None:
     with pytest.raises(DataError, match=match) as caught:
         open_source(data, **settings)
     assert "\n" not in str(caught.value)
@@ -104,7 +104,7 @@ def test_labels_may_be_class_names(kind):
     assert ("cat", "cow", "dog") == source.classes and [2, 0, 1] * 2 == source.parts["train"].labels
     adapted = open_source((RGB, names), val_fraction=0, classes=("dog", "cow", "hen", "cat"))
     assert [0, 3, 1] * 2 == adapted.parts["train"].labels
-    _refused((RGB, names), "class 'cat' in the train part is unknown", classes=("dog", "cow"))
+    check_refused((RGB, names), "class 'cat' in the train part is unknown", classes=("dog", "cow"))
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_labels_may_be_class_names(kind):
 )
 def test_a_pair_that_makes_no_sense_is_refused(images, labels, match):
     """Numbers, shapes, dtypes, ranges and several labels per image: one line each."""
-    _refused((images, labels), match)
+    check_refused((images, labels), match)
 
 
 def test_number_labels_must_lie_within_an_adapters_classes():
     """Labels below the number of classes are taken as they are, others refused."""
     assert LABELS == open_source((RGB, LABELS), val_fraction=0, classes=("a", "b", "c", "d")).parts["train"].labels
-    _refused((RGB, LABELS), "labels outside the range: 2; expected 0 to 1", classes=("a", "b"))
+    check_refused((RGB, LABELS), "labels outside the range: 2; expected 0 to 1", classes=("a", "b"))
     one = open_source((RGB[:1], [1]), classes=("a", "b"))
     assert [1] == one.parts["train"].labels and "none" == one.val_note
 
@@ -214,13 +214,13 @@ def test_a_data_set_that_fails_or_gives_something_else_is_refused():
         def __iter__(self):
             return iter([])
 
-    _refused(Broken(RGB, LABELS), "fails at index 0 with RuntimeError: disk gone")
-    _refused(Mapped(RGB, LABELS), "gives a dict of 2 at index 0")
-    _refused(Pairs([], []), "holds no images")
-    _refused(Pairs(RGB, [[0, 1]] * 6), "multi-label data is not supported")
-    _refused(Pairs(RGB, torch.eye(6)), "multi-label data is not supported")
-    _refused(DataLoader(Pairs(RGB, LABELS)), "hand over loader.dataset")
-    _refused(Stream(), "of type Stream")
+    check_refused(Broken(RGB, LABELS), "fails at index 0 with RuntimeError: disk gone")
+    check_refused(Mapped(RGB, LABELS), "gives a dict of 2 at index 0")
+    check_refused(Pairs([], []), "holds no images")
+    check_refused(Pairs(RGB, [[0, 1]] * 6), "multi-label data is not supported")
+    check_refused(Pairs(RGB, torch.eye(6)), "multi-label data is not supported")
+    check_refused(DataLoader(Pairs(RGB, LABELS)), "hand over loader.dataset")
+    check_refused(Stream(), "of type Stream")
     with pytest.raises(DataError, match=r"image 0 of the data has floats from -1 to -1; .*leave normalisation out"):
         open_images(Pairs(-torch.ones(6, 3, 8, 8), LABELS), describe(), val_fraction=0)
 
@@ -241,8 +241,8 @@ def test_a_mapping_matches_names_to_trains():
     data = {"train": (RGB, ["b", "a", "c"] * 2), "test": (RGB[:1], ["c"])}
     source = open_source(data, parts=("test",))
     assert ("a", "b", "c") == source.classes and [2] == source.parts["test"].labels
-    _refused({**data, "val": (RGB[:1], ["z"])}, "class 'z' in the val part is unknown")
-    _refused({"train": (RGB, LABELS), "val": (RGB[:1], [3])}, "the val part: labels outside the range: 3")
+    check_refused({**data, "val": (RGB[:1], ["z"])}, "class 'z' in the val part is unknown")
+    check_refused({"train": (RGB, LABELS), "val": (RGB[:1], [3])}, "the val part: labels outside the range: 3")
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,11 @@ def test_a_mapping_matches_names_to_trains():
 )
 def test_what_is_no_data_is_refused(data, match):
     """One line says what may be handed over."""
-    _refused(data, match)
+    check_refused(data, match)
 
 
 def test_a_picture_of_a_list_is_drawn_only_once_decoded():
     """Handing over many PIL images does not copy them."""
     images = [draw(i) for i in range(6)]
-    assert all(a is b for a, b in zip(images, open_source((images, LABELS), val_fraction=0).parts["train"].pictures))
+    pictures = open_source((images, LABELS), val_fraction=0).parts["train"].pictures
+    assert all(a is b for a, b in zip(images, pictures, strict=True))

@@ -136,9 +136,7 @@ def _naive(reading: str, features: list[tuple[list, list]], target: list[int]) -
         products = [[zt[c] * gt[c] for zt, gt in zip(z, g, strict=True)] for z, g in features]
         gates = [sum(p) for p in products]
         by_class = [[n for n in range(images) if target[n] == k] for k in sorted(set(target))]
-        if reading == "taylor":
-            value = sum(abs(t) for t in gates) / images
-        elif reading == "lowest":
+        if reading == "taylor" or reading == "lowest":
             value = sum(abs(t) for t in gates) / images
         elif reading == "taylor_tokens":
             value = sum(abs(p) for row in products for p in row) / images

@@ -1,6 +1,7 @@
 """The learning rate of a step: above zero at once, up, then down a cosine."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,9 @@ def test_rates_rise_above_zero_to_the_peak_and_then_only_fall(total, warmup_epoc
     shares = [schedule.share(step) for step in range(total)]
     rising, falling = shares[:warmup], shares[warmup:]
     assert all(0 < share <= 1 for share in shares)
-    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+    assert all(a < b for a, b in pairwise(rising))
     assert falling[0] == 1.0
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in pairwise(falling))
 
 
 @pytest.mark.parametrize("total", [100, 1000])

@@ -1,8 +1,8 @@
 """Which groups each recipe trains, for how long and how fast."""
 
 import pytest
-
 from tests.models import attached
+
 from ttctune.recipe import Recipe
 from ttctune.training.stage import stages_of
 

@@ -6,17 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from tests.models import CLASSES, attached
 from torchvision.ops import StochasticDepth
 
-from tests.models import CLASSES, attached
 from ttctune.backbone.description import InputDescription
 from ttctune.errors import TrainingError
 from ttctune.images.batches import LabelledImages
+from ttctune.images.normalisation import normalise
 from ttctune.recipe import Recipe
 from ttctune.training.device import Place
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
-from ttctune.training.trainer import Trainer, image_loss, normalise
+from ttctune.training.trainer import Trainer, image_loss
 
 SMALL = {"batch_size": 6, "align_epochs": 1, "tune_epochs": 1, "precision": "fp32"}
 #: Rounding of another order of summation, after a few steps of AdamW at the usual rate.

@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from ttctune.cli import evaluate, fit, inspect, merge, predict
 from ttctune.errors import TtcError
+from ttctune.out_of_memory import is_out_of_memory
 from ttctune.version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -70,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except OSError as error:
-        print(f"ttctune: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ttctune: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:
-        if not _memory_ran_out(error):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_out_of_memory(error):
             raise
         print(f"ttctune: {MEMORY_RAN_OUT}", file=sys.stderr)
         return 1
@@ -83,12 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         print("ttctune: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
-
-
-def _memory_ran_out(error: Exception) -> bool:
-    from ttctune.training.trainer import OUT_OF_MEMORY
-
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def script() -> None:

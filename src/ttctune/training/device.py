@@ -1,14 +1,13 @@
 """Where a run computes: accelerate says which devices and how many processes there are."""
 
 import os
+import re
 from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
 
 from ttctune.errors import RecipeError
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,11 @@ def find_place(device: str = "auto", threads: int | None = None) -> Place:
         if threads < 1:
             raise RecipeError(f"threads = {threads}", "at least 1", "change --threads")
         torch.set_num_threads(threads)
+    known = re.fullmatch(r"(auto|cpu|mps|cuda)|cuda:(\d{1,3})", device)
+    if known is None:
+        raise RecipeError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps", "change --device")
     kind = device.partition(":")[0]
-    if kind not in DEVICES:
-        raise RecipeError(f"device {device!r}", ", ".join(DEVICES), "change --device")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and torch.cuda.device_count() <= int(known[2] or 0):
         raise RecipeError(f"device {device!r}", "a CUDA device on this machine", "use --device auto or cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise RecipeError(f"device {device!r}", "an Apple GPU on this machine", "use --device auto or cpu")

@@ -18,6 +18,7 @@ from ttctune.errors import TrainingError
 from ttctune.images.augmentation import Augmentation
 from ttctune.images.batches import LabelledImages, epoch_order
 from ttctune.images.normalisation import normalise
+from ttctune.out_of_memory import is_out_of_memory
 from ttctune.recipe import Recipe
 from ttctune.training.device import Place
 from ttctune.training.optimizer import Optimizer
@@ -28,9 +29,6 @@ from ttctune.training.stage import Group
 from ttctune.training.stochastic_depth import stochastic_depth
 
 T = TypeVar("T")
-
-#: What PyTorch says when the CPU's memory is used up.
-OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "not enough memory", "out of memory")
 
 
 def image_loss(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
@@ -235,8 +233,7 @@ class Trainer:
         return self.within_memory(compute, len(labels))
 
     def _split_further(self, error: Exception, images: int) -> None:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not any(text in str(error).lower() for text in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise error
         if self.place.processes > 1:
             raise TrainingError(
@@ -244,14 +241,14 @@ class Trainer:
                 "room for each process's part of a batch",
                 f"try --accumulation {self.accumulation * 2}",
             ) from error
-        if self.accumulation * 2 > images:
+        if self.accumulation >= images:
             size = f"{self.description.height} x {self.description.width}"
             raise TrainingError(
                 f"memory ran out with one image of {size} pixels at a time",
                 "room for one image's activations",
                 "try a smaller --image-size or model, or a machine with more memory",
             ) from error
-        self.accumulation *= 2
+        self.accumulation = min(2 * self.accumulation, images)
         if self.place.device.type == "cuda":
             torch.cuda.empty_cache()
         self.reporter.say(

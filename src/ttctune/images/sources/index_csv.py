@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ttctune.errors import DataError
 from ttctune.images.sources.image_files import ListedFiles, read_lines
-from ttctune.images.sources.labels import check_complete, multi_label_error, unknown_class_error
+from ttctune.images.sources.labels import check_complete, check_listed_once, multi_label_error, unknown_class_error
 from ttctune.images.sources.source import PARTS, Parts, PartSource
 
 INDEX = "index.csv"
@@ -38,7 +38,7 @@ def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozen
         The parts and the class names.
 
     Raises:
-        DataError: A line that is wrong, a file that is missing or outside, labels that are not 0..n-1.
+        DataError: A line that is wrong, a file that is missing, outside or listed twice, labels that are not 0..n-1.
     """
     path = folder / INDEX
     rows = list(_rows(path))
@@ -49,6 +49,7 @@ def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozen
         check_complete(names, str(path))
         classes = tuple(names[label] for label in range(len(names)))
     position = {name: i for i, name in enumerate(classes)}
+    check_listed_once(((row.line, row.file, row.label) for row in rows), path)
     files = ListedFiles(folder, INDEX)
     pictures: dict[str, list[Path]] = {}
     labels: dict[str, list[int]] = {}

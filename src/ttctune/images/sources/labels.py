@@ -1,6 +1,7 @@
 """Labels of any accepted form to numbers in class order."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,23 @@ def unknown_class_error(class_name: str, classes: tuple[str, ...], name: str) ->
     some = ", ".join(repr(known) for known in classes[:5]) + (", ..." if len(classes) > 5 else "")
     given = f"class {class_name!r} in {name} is unknown"
     return DataError(given, f"one of the {len(classes)} known classes ({some})", "rename it or take it out")
+
+
+def check_listed_once(rows: Iterable[tuple[int, str, int]], path: Path) -> None:
+    """A list names each file once, so that no image has two labels or stands in two parts.
+
+    Args:
+        rows: Line number, file and label.
+        path: The list, for messages.
+
+    Raises:
+        DataError: A file stands in two lines.
+    """
+    first: dict[str, tuple[int, int]] = {}
+    for line, file, label in rows:
+        line_before, label_before = first.setdefault(file, (line, label))
+        if label != label_before:
+            raise multi_label_error(f"{path} line {line} gives {file} a second label")
+        if line != line_before:
+            given = f"{path} line {line} lists {file} again, after line {line_before}"
+            raise DataError(given, "each file once, in one part", "remove a line")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ttctune.errors import DataError
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, ListedFiles, read_lines
-from ttctune.images.sources.labels import multi_label_error, numbered
+from ttctune.images.sources.labels import check_listed_once, multi_label_error, numbered
 from ttctune.images.sources.source import Parts, PartSource
 
 _ENDINGS = "|".join(re.escape(ending) for ending in IMAGE_ENDINGS)
@@ -36,7 +36,7 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
         The parts and the class names.
 
     Raises:
-        DataError: A line that is wrong, a file that is missing or outside, a label outside the classes.
+        DataError: A line that is wrong, a file that is missing, outside or listed twice, a label outside the classes.
     """
     lists = list_files(folder)
     if "train" not in lists and classes is None:
@@ -69,6 +69,7 @@ def _lines(path: Path) -> list[tuple[int, str, int]]:
         if not file.strip() or not re.fullmatch(r"[0-9]{1,9}", label):
             raise DataError(f"{where} reads {text[:80]!r}", "a path and a label of 0 or more", "correct the line")
         rows.append((number, file.strip(), int(label)))
+    check_listed_once(rows, path)
     if not rows:
         raise DataError(f"{path} lists no images", "lines like 'images/train800/000000.jpg 3'", "add a line per image")
     return rows
