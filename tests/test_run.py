@@ -170,7 +170,7 @@ def interrupt_at_write(monkeypatch, number, after):
     return count
 
 
-LONG = {"align_epochs": 2, "tune_epochs": 2}
+LONG = {"align_epochs": 1, "tune_epochs": 2}
 MIXES = {
     "plain": {},
     "bf16, drop path, augmentation": {
@@ -185,7 +185,7 @@ MIXES = {
 @pytest.mark.parametrize(
     "mix",
     [
-        pytest.param(mix, id=name, marks=pytest.mark.slow if i > 1 else ())
+        pytest.param(mix, id=name, marks=pytest.mark.slow if i != 1 else ())
         for i, (name, mix) in enumerate(MIXES.items())
     ],
 )
@@ -198,7 +198,7 @@ def test_a_run_interrupted_anywhere_ends_in_the_bytes_of_one_that_was_not(name, 
     writes = count[0]
     assert writes == max(recipe.align_epochs, 1) + 1 + recipe.tune_epochs
     for number in range(1, writes + 1):
-        for after in (False, True) if not mix else (True,):
+        for after in (False, True) if number == 1 else (True,):
             out = tmp_path / f"{number}{after}"
             with monkeypatch.context() as patch, pytest.raises(KilledError):
                 interrupt_at_write(patch, number, after)

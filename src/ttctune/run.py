@@ -127,10 +127,8 @@ def adapt(
                 state.write(folder.working / CHECKPOINT)
                 adapter_folder.write_history(folder.working, state.history)
 
-        stages = stages_of(recipe)
-        behind = sum(s.epochs for s in stages[: [s.name for s in stages].index(state.stage)]) if state.stage else 0
-        size = len(run.trainer.images)
-        reporter.start(work=size * sum(s.epochs for s in stages), done=size * (behind + state.epoch))
+        done, epochs = _epochs(recipe, state)
+        reporter.start(work=epochs * len(run.trainer.images), done=done * len(run.trainer.images))
         state = two_stage(run.attachment, run.sites, run.trainer, recipe, state, keep)
         reporter.stop()
         adapted = _measured(run, state)
@@ -280,6 +278,14 @@ def describe(run: Run) -> str:
     return (
         f"{backbone.name} at {size} pixels; {len(run.images.classes)} classes; images: {parts} ({run.images.val_note})"
     )
+
+
+def _epochs(recipe: Recipe, state: Checkpoint) -> tuple[int, int]:
+    """Epochs that lie behind, and epochs in all."""
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    before = stages[: names.index(state.stage)] if state.stage else ()
+    return sum(s.epochs for s in before) + state.epoch, sum(s.epochs for s in stages)
 
 
 def _measured(run: Run, state: Checkpoint) -> Adapted:

@@ -120,15 +120,7 @@ def score(
     if importance == "random":
         generator = torch.Generator().manual_seed(seed)
         return {site.name: torch.rand(site.width, generator=generator) for site in sites}
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
-    if tokens == "cls" and not prefix:
-        raise ScoreError("tokens = cls on a model without a class token", "tokens = all or patches", "change --tokens")
-    seen = TOKENS[tokens](prefix)
-    observer: _ImageScores | _WeightScores
-    if importance == "taylor_weight":
-        observer = _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
-    else:
-        observer = _ImageScores(READINGS[importance], classes, seen)
+    observer = _observer(model, sites, classes, importance, tokens)
     model.eval()
     trained = [p for p in model.parameters() if p.requires_grad]
     handles = [_watch(model, site, observer) for site in sites]
@@ -148,6 +140,18 @@ def score(
             parameter.requires_grad_(True)
     scores = observer.scores()
     return {site.name: scores[site.name] for site in sites}
+
+
+def _observer(
+    model: nn.Module, sites: Sequence[Site], classes: int, importance: str, tokens: str
+) -> "_ImageScores | _WeightScores":
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    if tokens == "cls" and not prefix:
+        raise ScoreError("tokens = cls on a model without a class token", "tokens = all or patches", "change --tokens")
+    seen = TOKENS[tokens](prefix)
+    if importance == "taylor_weight":
+        return _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
+    return _ImageScores(READINGS[importance], classes, seen)
 
 
 class _ImageScores:

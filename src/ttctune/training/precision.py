@@ -12,6 +12,8 @@ from torch import nn
 #: Half formats may differ from float32 by this share of the loss and still count as safe.
 TOLERANCE = 0.02
 MEASURED_STEPS = 2
+#: A candidate replaces a safer one only where it takes less than this share of its time.
+WORTH_IT = 0.95
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -98,8 +100,11 @@ def measure(device: torch.device, step: Callable[[Precision], float]) -> Precisi
             _wait(device)
             seconds[candidate] = min(seconds[candidate], time.perf_counter() - start)
     exact = losses[tried[0]]
-    safe = [c for c in tried if abs(losses[c] - exact) <= TOLERANCE * abs(exact)] or tried[:1]
-    best = min(safe, key=lambda c: seconds[c])
+    best = tried[0]
+    for candidate in tried[1:]:
+        safe = abs(losses[candidate] - exact) <= TOLERANCE * abs(exact)
+        if safe and seconds[candidate] < WORTH_IT * seconds[best]:
+            best = candidate
     times = ", ".join(f"{c.title} {1000 * seconds[c]:.0f} ms" for c in tried)
     return Precision(best.format, best.fused_attention, f"fastest safe of {times} a step")
 
