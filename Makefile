@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check check-all format benchmark results clean
+.PHONY: test check check-all format clean
 
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow"

@@ -22,7 +22,7 @@ from ttctune.adapted import Adapted
 from ttctune.recipe import Recipe
 from ttctune.run import Run, prepare, settle
 from ttctune.training.checkpoint import Checkpoint
-from ttctune.training.device import find_place
+from ttctune.training.device import find_device
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import Group
 from ttctune.two_stage import two_stage
@@ -92,7 +92,7 @@ def jobs() -> list[tuple[str, str, float, int]]:
 def train(task: str, method: str, rate: float, seed: int, tasks: Path, weights: Path) -> dict[str, Any]:
     _, preset, _, procedure = METHODS[method]
     recipe = Recipe.preset(preset, image_size=SIZE, learning_rate=rate, seed=seed, precision="bf16")
-    run = prepare(MODEL, str(tasks / task), recipe, weights, find_place("cpu"), Reporter(quiet=True), None)
+    run = prepare(MODEL, str(tasks / task), recipe, weights, find_device("cpu"), Reporter(quiet=True), None)
     settle(run, Checkpoint())
     start = time.perf_counter()
     parameters = procedure(run, rate)

@@ -11,6 +11,7 @@ fresh process per method.
 
 import argparse
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from ttctune.method.importance import score
 from ttctune.method.merge import merge
 from ttctune.recipe import Recipe
 from ttctune.training.memory import peak_memory
-from ttctune.training.precision import Precision, attention
+from ttctune.training.precision import Precision, attention, measure
 from ttctune.training.trainer import image_loss
 from ttctune.two_stage import select
 
@@ -140,10 +141,15 @@ def peak_of(method: str, size: int) -> float:
 
 def print_peak(method: str, size: int) -> None:
     step = Step(method, size)
-    before = peak_memory(CPU)
+    before = resident()
     for _ in range(3):
         step(FORMATS["float32"])
     print((peak_memory(CPU) - before) / 1e6)
+
+
+def resident() -> int:
+    """Bytes that this process holds now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def scoring_seconds(size: int, rounds: int) -> dict[str, float]:
@@ -240,10 +246,12 @@ def report(size: int, rounds: int) -> str:
             f"| {b / lora32:.2f} | {peak} |"
         )
     step = seconds["maps bfloat16"]
+    chosen = measure(CPU, lambda precision: steps["maps"](precision) or 1.0)
     lines += [
         "",
         "| what | figure |",
         "|---|---|",
+        f"| `--precision auto` chooses, for stage 2 | {chosen.title} |",
         f"| stage 2 in bfloat16 with torch.compile, x LoRA float32 | {compiled['compiled'] / compiled['lora']:.2f} |",
         f"| scoring pass, float32, x a training epoch in float32 "
         f"| {scoring['score float32'] / scoring['epoch float32']:.2f} |",

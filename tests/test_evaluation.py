@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from tests.run_helpers import arrays, short, vit
 
+import ttctune
 from ttctune.evaluation import CALIBRATION_BINS, evaluate_logits
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -77,3 +79,28 @@ def test_a_sure_model_that_is_always_wrong_has_the_worst_calibration():
 def test_one_image_is_enough():
     got = evaluate_logits(torch.tensor([[0.0, 3.0, 0.0, 0.0]]), torch.tensor([1]), CLASSES, "test")
     assert (got.accuracy, got.images) == (1.0, 1)
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(monkeypatch):
+    """A model that could be trained image by image can also be measured."""
+    adapted = ttctune.adapt(vit(), arrays(), short(), quiet=True)
+    expected, sizes = adapted.predict(arrays()[0]), []
+    forward = adapted.model.forward
+
+    def small(images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(len(images))
+        return forward(images)
+
+    monkeypatch.setattr(adapted.model, "forward", small)
+    torch.testing.assert_close(adapted.predict(arrays()[0]), expected)
+    assert max(sizes) == 2
+
+
+def test_class_names_of_any_bytes_survive_to_the_card(tmp_path):
+    """A folder's name need not be UTF-8, and a run must not fail over it at its end."""
+    images, labels = arrays()
+    names = np.array(["a", "b", "caf\udce9"])[labels]
+    ttctune.adapt(vit(), (images, names), short(), quiet=True, out=tmp_path / "x")
+    assert len(ttctune.load(tmp_path / "x", model=vit()).classes) == 3

@@ -1,7 +1,6 @@
 """What a person holds at the end: a model that predicts, can be measured, merged, and saved as half a megabyte."""
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +15,16 @@ from ttctune.adapter_folder import Record
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
-from ttctune.errors import AdapterError
+from ttctune.errors import AdapterError, DataError
 from ttctune.evaluation import Evaluation, evaluate_logits, logits_of
-from ttctune.images import LabelledImages, decode, decode_all, open_evaluation_images
+from ttctune.images import LabelledImages, decode, open_evaluation_images
 from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
+from ttctune.out_of_memory import is_out_of_memory
 from ttctune.output_folder import written_whole
 from ttctune.recipe import Recipe
-from ttctune.training.device import find_place
+from ttctune.training.device import find_device
 from ttctune.training.precision import Precision, by_hand
 from ttctune.version import __version__
 
@@ -32,7 +32,7 @@ from ttctune.version import __version__
 BATCH = 64
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Adapted:
     """A backbone with an adapter on it.
 
@@ -140,12 +140,17 @@ class Adapted:
             DataError: A file cannot be read, and `skip_bad` is not given.
         """
         for start in range(0, len(files), BATCH):
-            chunk = files[start : start + BATCH]
-            images, skipped = decode_all(chunk, self.input, budget_bytes=sys.maxsize, skip_bad=skip_bad)
-            bad = {index for index, _ in skipped}
-            read = [file for index, file in enumerate(chunk) if index not in bad]
-            plan = by_hand(precision, next(self.model.parameters()).device)
-            yield from zip(read, self._logits([images], plan).softmax(1).numpy(), strict=True)
+            images: dict[Path, Tensor] = {}
+            for file in files[start : start + BATCH]:
+                try:
+                    images[file] = decode(file, self.input)
+                except DataError:
+                    if not skip_bad:
+                        raise
+            if images:
+                plan = by_hand(precision, next(self.model.parameters()).device)
+                logits = self._logits([torch.stack(list(images.values()))], plan)
+                yield from zip(images, logits.softmax(1).numpy(), strict=True)
 
     def evaluate(self, data: Any, *, precision: str = "fp32", skip_bad: bool = False) -> Evaluation:
         """Measure on labelled images: the test part where there is one, else val, else all.
@@ -264,7 +269,7 @@ def load(
             "check --model and --weights",
         )
     attachment, description, recipe = _rebuild(folder, record, backbone, tensors)
-    attachment.model.to(find_place(device).device)
+    attachment.model.to(find_device(device))
     return Adapted(
         attachment,
         record.classes,
@@ -299,6 +304,8 @@ def _rebuild(
     except AdapterError:
         raise
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise AdapterError(
             f"{folder} does not fit its own record ({reason})", "the folder as it was saved", "fetch it again"

@@ -58,6 +58,10 @@ class AdapterError(TtcError, ValueError):
 class FolderError(TtcError, OSError):
     """An output folder cannot be used as it is."""
 
+    def __init__(self, given: str, expected: str, advice: str) -> None:
+        super().__init__(given, expected, advice)
+        self.errno = self.strerror = self.filename = None  # OSError would take them from the texts
+
 
 class TrainingError(TtcError, RuntimeError):
     """Training cannot go on: the loss is not finite, or memory ran out."""

@@ -1,7 +1,8 @@
 """Numbers a practitioner trusts: accuracy, balanced accuracy, a row per class, confusion, calibration."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torchmetrics.functional import classification as metrics  # isort: skip
 
 from ttctune.backbone.description import InputDescription
 from ttctune.images.normalisation import normalise
+from ttctune.out_of_memory import is_out_of_memory
 from ttctune.training.precision import Precision, attention
 
 #: Bins of equal width for the expected calibration error (Guo et al. 2017).
@@ -51,9 +53,25 @@ def logits_of(
     device = next(model.parameters()).device
     with torch.inference_mode(), attention(model.eval(), precision.fused_attention):
         for images in batches:
-            with precision.forward_context(device):
-                logits = model(normalise(images, description, device))
-            yield logits.float().cpu()
+            yield _within_memory(partial(_forward, model, description, precision, device), images)
+
+
+def _forward(
+    model: nn.Module, description: InputDescription, precision: Precision, device: torch.device, images: Tensor
+) -> Tensor:
+    with precision.forward_context(device):
+        logits: Tensor = model(normalise(images, description, device))
+    return logits.float().cpu()
+
+
+def _within_memory(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Compute a batch whole, or in halves where memory runs out; one image must fit."""
+    try:
+        return compute(images)
+    except (MemoryError, RuntimeError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    return torch.cat([_within_memory(compute, half) for half in images.chunk(2)])
 
 
 def evaluate_logits(

@@ -64,9 +64,10 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
 
 
 def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
-    state, beside = state_of(folder), folder.with_name(f".{folder.name}.new")
+    state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
+    beside = folder.with_name(f".{folder.name}.new")
     if resume:
         for working in (folder, beside):
             if state_of(working) == "unfinished":
@@ -102,10 +103,12 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise FolderError(
                 f"{folder} is in use by another run", "a folder of one's own", "wait, or choose another -o"
             ) from error
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         yield
     finally:
         os.close(handle)
@@ -229,6 +232,7 @@ def _exchange(one: Path, other: Path) -> None:
         if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     aside = other.with_name(f".{other.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
     os.replace(other, aside)
     os.replace(one, other)
     os.replace(aside, one)

@@ -5,7 +5,7 @@ The command line's flags, the presets and the saved record are all made from `Re
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -188,10 +188,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-Flag = Annotated[str, "the way a setting is written on the command line"]
 
-
-def flag_of(setting: str) -> Flag:
+def flag_of(setting: str) -> str:
     """`learning_rate` -> `--learning-rate`."""
     return "--" + setting.replace("_", "-")
 

@@ -25,9 +25,9 @@ from ttctune.output_folder import CHECKPOINT, begin, claimed, finish, read_run
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import STATE, Checkpoint
 from ttctune.training.compilation import compiler_found
-from ttctune.training.device import Place, find_place
+from ttctune.training.device import find_device
 from ttctune.training.memory import peak_memory
-from ttctune.training.precision import Precision, by_hand, measure
+from ttctune.training.precision import Precision, by_hand, candidates, measure
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer
@@ -109,11 +109,11 @@ def adapt(
         TtcError: With one line that says what was given, what was expected, what to do.
     """
     recipe = recipe or Recipe()
-    place = find_place(device, threads)
-    reporter = Reporter(quiet or not place.is_main)
+    place = find_device(device, threads)
+    reporter = Reporter(quiet)
     with ExitStack() as stack:
         stack.callback(reporter.stop)
-        folder = stack.enter_context(_run_folder(out, model, recipe, resume, overwrite)) if place.is_main else None
+        folder = stack.enter_context(_run_folder(out, model, recipe, resume, overwrite))
         cache = folder.working / CHECKPOINT if folder else None
         state = Checkpoint.read(cache) if cache else Checkpoint()
         if folder and not resume:
@@ -153,7 +153,7 @@ def plan(
     The arguments are those of `adapt`; nothing is written.
     """
     recipe = recipe or Recipe()
-    place = find_place(device, threads)
+    place = find_device(device, threads)
     reporter = Reporter(quiet)
     run = prepare(model, data, recipe, weights, place, reporter, None)
     settle(run, Checkpoint())
@@ -162,7 +162,7 @@ def plan(
     for stage in stages_of(recipe):
         if stage.name == "tune":
             run.attachment.tune(run.sites, select(random, run.sites, run.attachment, recipe), recipe.form)
-            run.trainer.model.to(place.device)
+            run.trainer.model.to(place)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         run.trainer.probe(groups, run.trainer.precision)
         start = time.perf_counter()
@@ -177,7 +177,7 @@ def plan(
         {name: len(part) for name, part in run.images.parts.items()},
         run.trainer.precision,
         seconds,
-        peak_memory(place.device),
+        peak_memory(place),
     )
 
 
@@ -186,7 +186,7 @@ def prepare(
     data: Any,
     recipe: Recipe,
     weights: str | Path | None,
-    place: Place,
+    place: torch.device,
     reporter: Reporter,
     cache_folder: Path | None,
 ) -> Run:
@@ -209,6 +209,7 @@ def prepare(
         skip_bad=recipe.skip_bad,
         cache_bytes=recipe.cache_mb << 20,
         cache_folder=cache_folder,
+        progress=reporter.decoding,
     )
     if images.train is None:
         raise DataError("data without a train part", "images to train on", "add a train part")
@@ -220,7 +221,7 @@ def prepare(
         attachment.model, backbone, images.train, len(images.classes), description, recipe, place, reporter
     )
     if recipe.compile:
-        trainer.compile = compiler_found(place.device)
+        trainer.compile = compiler_found(place)
         reporter.say("torch.compile is on" if trainer.compile else "torch.compile is off: no C++ compiler was found")
     return Run(attachment, sites, trainer, images, recipe)
 
@@ -246,19 +247,27 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
         trainer.accumulation = settled["accumulation"]
     elif recipe.precision == "auto":
         groups = stages_of(recipe)[0].groups(run.attachment, recipe.weight_decay)
-        trainer.precision = measure(trainer.place.device, lambda precision: trainer.probe(groups, precision))
-        trainer.reporter.say(f"precision: {trainer.precision.title} ({trainer.precision.reason})")
+        safest = candidates(trainer.device)[0]
+        trainer.precision = measure(trainer.device, lambda p: trainer.probe(groups, p, split=p == safest))
+        attention = "" if trainer.device.type != "cpu" else " attention"
+        trainer.reporter.say(f"precision: {trainer.precision.title}{attention}, {trainer.precision.reason}")
     else:
-        trainer.precision = by_hand(recipe.precision, trainer.place.device)
-    settled |= {
+        trainer.precision = by_hand(recipe.precision, trainer.device)
+    present = {
+        "compile": trainer.compile,
+        "device": str(trainer.device),
+        "threads": torch.get_num_threads(),
+    }
+    changed = [f"{k} {settled[k]} then, {v} now" for k, v in present.items() if settled.get(k, v) != v]
+    if changed:
+        trainer.reporter.say(
+            f"resumed under other conditions ({'; '.join(changed)}): equal to rounding, not in every bit"
+        )
+    settled |= present | {
         "precision": trainer.precision.format,
         "fused_attention": trainer.precision.fused_attention,
         "reason": trainer.precision.reason,
         "accumulation": trainer.accumulation,
-        "compile": trainer.compile,
-        "device": str(trainer.place.device),
-        "threads": torch.get_num_threads(),
-        "processes": trainer.place.processes,
     }
     return dataclasses.replace(state, settled=settled)
 
@@ -375,6 +384,8 @@ def _run_folder(
         folder = _RunFolder(working, path, existed and working == path)
         if resume:
             _check_same(read_run(working), begun, path)
+            for left_over in (working / CHECKPOINT).glob("*.part"):
+                left_over.unlink()
         else:
             begin(working, begun)
         yield folder

@@ -56,7 +56,8 @@ def two_stage(
     if not state.importance:
         trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
         importance = importance_of(trainer, sites, recipe)
-        state = replace(state, importance=importance)
+        settled = {**state.settled, "accumulation": trainer.accumulation}
+        state = replace(state, importance=importance, settled=settled)
     attachment.tune(sites, select(state.importance, sites, attachment, recipe), recipe.form)
     if state.stage != tune.name:
         state = replace(state, stage=tune.name, epoch=0, adapter=attachment.adapter.state_dict(), optimizer={})
@@ -78,7 +79,7 @@ def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> 
                 importance=recipe.importance,
                 tokens=recipe.tokens,
                 seed=recipe.seed,
-                forward_context=partial(precision.forward_context, trainer.place.device),
+                forward_context=partial(precision.forward_context, trainer.device),
             ),
             recipe.batch_size,
         )

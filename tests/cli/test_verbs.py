@@ -349,3 +349,44 @@ def test_tables_fit_eighty_columns(capsys, monkeypatch, classes, length):
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80
     assert all(line == line.rstrip() for line in lines) and not any("…" in line for line in lines)
+
+
+def test_predict_goes_on_when_the_last_batch_holds_bad_images_alone(ttctune, fitted, tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("ttctune.adapted.BATCH", 2)
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for n, path in enumerate(sorted(tree.rglob("*.png"))[:2]):
+        shutil.copy(path, folder / f"{n}.png")
+    (folder / "z.png").write_bytes(b"no picture")
+    done = ttctune("predict", fitted, folder, "--skip-bad", "--json")
+    assert done.code == 0 and len(done.json) == 2 and "left out 1" in done.err
+
+
+def test_an_adapter_opens_on_a_backbone_that_has_moved(ttctune, tree, tmp_path):
+    name = save_model(tmp_path / "here")
+    assert fit(ttctune, tree, name, "-o", tmp_path / "x").code == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert ttctune("evaluate", tmp_path / "x", "--data", tree).code == 1
+    moved = f"local-dir:{tmp_path / 'there'}"
+    assert ttctune("evaluate", tmp_path / "x", "--data", tree, "--model", moved).code == 0
+
+
+def test_a_replacing_run_that_was_interrupted_goes_on_under_its_own_name(ttctune, tree, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fit(ttctune, tree, model, "-o", "runs/x").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("ttctune.run._measured", _interrupt)
+        assert fit(ttctune, tree, model, "-o", "runs/x", "--overwrite", seed=7).code == 130
+    assert fit(ttctune, tree, model, "--resume", "--overwrite", seed=7).code == 0
+    assert load(tmp_path / "runs" / "x").recipe.seed == 7
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
+
+
+def _interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_one_of_several_processes_is_refused(ttctune, tree, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = fit(ttctune, tree, model, "-o", tmp_path / "x")
+    assert done.code == 1 and "single process" in done.err and not (tmp_path / "x").exists()

@@ -119,12 +119,12 @@ def test_sixteen_bit_grey_keeps_its_whole_range(tmp_path, ending):
     assert [0, 1, 128, 255] == decode(wide, describe(4, 4, channels=3))[2, 1].tolist()
 
 
-def test_float_grey_is_scaled_from_unit_or_sixteen_bit_range():
-    """Floats within [0, 1] are shares of white; larger ones are of the 16-bit range."""
-    unit = Image.fromarray(np.array([[0.0, 0.2, 1.0]] * 3, dtype=np.float32))
-    deep = Image.fromarray(np.array([[0.0, 13107.0, 65535.0]] * 3, dtype=np.float32))
-    for image in (unit, deep):
-        assert [0, 51, 255] == decode(image, describe(3, 3, channels=1))[0, 0].tolist()
+def test_float_grey_is_a_share_of_white_and_nothing_else():
+    """Of floats beyond [0, 1] nobody knows what white is, so they are refused rather than guessed."""
+    image = Image.fromarray(np.array([[0.0, 0.2, 1.0]] * 3, dtype=np.float32))
+    assert [0, 51, 255] == decode(image, describe(3, 3, channels=1))[0, 0].tolist()
+    with pytest.raises(DataError, match="outside 0 to 1"):
+        decode(Image.fromarray(np.array([[0.0, 51.0, 255.0]] * 3, dtype=np.float32)), describe(3, 3, channels=1))
 
 
 def test_float_grey_with_a_hole_is_refused():

@@ -14,7 +14,6 @@ from ttctune.errors import TrainingError
 from ttctune.images.batches import LabelledImages
 from ttctune.images.normalisation import normalise
 from ttctune.recipe import Recipe
-from ttctune.training.device import Place
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer, image_loss
@@ -39,7 +38,7 @@ def trainer_of(attachment, images=None, reporter=None, **settings):
         CLASSES,
         description,
         Recipe(**(SMALL | settings)),
-        Place(torch.device("cpu")),
+        torch.device("cpu"),
         reporter or Reporter(quiet=True),
     )
 

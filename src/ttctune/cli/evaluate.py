@@ -12,6 +12,7 @@ from ttctune.cli.options import (
     Device,
     FormatOption,
     Json,
+    Model,
     Quiet,
     Seed,
     Threads,
@@ -26,6 +27,7 @@ def command(
     folder: Adapter,
     data: Annotated[Path, typer.Option(help="Folder of images, or with an index.csv.", metavar="DIR")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")] = False,
+    model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
     precision: FormatOption = "auto",
@@ -39,7 +41,7 @@ def command(
     from ttctune.adapted import load
     from ttctune.cli import printing
 
-    adapted = load(folder, weights=weights, device=device)
+    adapted = load(folder, model, weights, device=device)
     evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad)
     if as_json:
         print(json.dumps(dataclasses.asdict(evaluation)))

@@ -82,7 +82,9 @@ def _only_unfinished(parent: Path) -> Path:
     from ttctune.errors import FolderError
     from ttctune.output_folder import state_of
 
-    found = [p for p in sorted(parent.glob("*")) if state_of(p) == "unfinished"]
+    places = {p: p for p in parent.glob("[!.]*")}
+    places |= {p: p.with_name(p.name[1:-4]) for p in parent.glob(".*.new")}  # beside a folder that is replaced
+    found = sorted({folder for place, folder in places.items() if state_of(place) == "unfinished"})
     if len(found) != 1:
         raise FolderError(
             f"{len(found)} unfinished runs in {parent}/",

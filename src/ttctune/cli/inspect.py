@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttctune.cli.options import Adapter, Json, Quiet
+from ttctune.cli.options import Adapter, Device, FormatOption, Json, Quiet, Seed, Threads, start
 
 EXAMPLE = "ttctune inspect runs/flowers --picture channels.png"
 
@@ -17,10 +17,18 @@ def command(
         Path | None,
         typer.Option(help="Write the map of blocks x channels here (.png or .svg); default: none.", metavar="FILE"),
     ] = None,
+    device: Device = "auto",
+    precision: FormatOption = "auto",
+    threads: Threads = None,
+    seed: Seed = "0",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Show an adapter: settings, results, and the channels chosen in each block. Needs no backbone."""
+    """Show an adapter: settings, results, and the channels chosen in each block. Needs no backbone.
+
+    Nothing is computed; --device, --precision, --threads and --seed change nothing here.
+    """
+    start(precision, threads, seed)
     from ttctune import adapter_folder
     from ttctune.channel_map import draw, selection_of
     from ttctune.cli import printing

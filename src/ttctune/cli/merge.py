@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttctune.cli.options import Adapter, Json, Quiet, Weights
+from ttctune.cli.options import Adapter, Device, FormatOption, Json, Model, Quiet, Seed, Threads, Weights, start
 
 EXAMPLE = "ttctune merge runs/flowers -o merged/"
 
@@ -15,18 +15,27 @@ def command(
     folder: Adapter,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write, absent or empty.", metavar="DIR")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a merged model there.")] = False,
+    model: Model = None,
     weights: Weights = None,
+    device: Device = "auto",
+    precision: FormatOption = "auto",
+    threads: Threads = None,
+    seed: Seed = "0",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write the merged model: equal outputs, nothing left to pay, no ttctune needed to use it."""
+    """Write the merged model: equal outputs, nothing left to pay, no ttctune needed to use it.
+
+    Merging is exact arithmetic in float32 on the CPU; --device, --precision and --seed change nothing here.
+    """
+    start(precision, threads, seed)
     from ttctune.adapted import load
     from ttctune.backbone.saving import write_timm_folder
     from ttctune.cli import printing
     from ttctune.output_folder import written_whole
 
     with written_whole(out, overwrite=overwrite) as made:
-        adapted = load(folder, weights=weights)
+        adapted = load(folder, model, weights)
         write_timm_folder(made, adapted.merge(), adapted.input, adapted.classes)
     if as_json:
         print(json.dumps({"folder": str(out)}))

@@ -18,9 +18,17 @@ from ttctune.recipe import PRESETS, Recipe, flag_of
 Weights = Annotated[
     Path | None, typer.Option(help="File of the backbone's weights, instead of timm's hub.", metavar="FILE")
 ]
+Model = Annotated[
+    str | None, typer.Option(help="The backbone, where it has moved; default: by its name.", metavar="NAME")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Threads = Annotated[str | None, typer.Option(help="Threads of the CPU; default: torch's choice.", metavar="N")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        help="Threads of the CPU; on a busy machine fewer are often faster. Default: torch's choice.", metavar="N"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no hints, fewer tables.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[str, typer.Option(help="Of everything that is random.", metavar="N")]
 FormatOption = Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16; auto is fp32 here.")]

@@ -13,6 +13,7 @@ from ttctune.cli.options import (
     Device,
     FormatOption,
     Json,
+    Model,
     Quiet,
     Seed,
     Threads,
@@ -20,6 +21,7 @@ from ttctune.cli.options import (
     start,
     whole_number,
 )
+from ttctune.errors import DataError
 
 EXAMPLE = "ttctune predict runs/flowers image.jpg more/ --top 3 --json"
 
@@ -30,6 +32,7 @@ def command(
     top: Annotated[str, typer.Option(help="Classes to show for each image.", metavar="N")] = "5",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print rows of file, rank, class, probability.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")] = False,
+    model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
     precision: FormatOption = "auto",
@@ -46,12 +49,14 @@ def command(
     from ttctune.images import pictures_in
 
     files = pictures_in(images)
-    adapted = load(folder, weights=weights, device=device)
+    adapted = load(folder, model, weights, device=device)
     rows: list[dict[str, Any]] = []
     for file, probabilities in adapted.predict_files(files, number_format, skip_bad=skip_bad):
         best = probabilities.argsort()[::-1][:shown]
         predictions = [{"class": adapted.classes[i], "probability": float(probabilities[i])} for i in best]
         rows.append({"file": str(file), "predictions": predictions})
+    if files and not rows:
+        raise DataError(f"none of the {len(files)} images can be read", "at least one good image", "check the files")
     if len(rows) < len(files) and not quiet:
         printing.hint(f"left out {len(files) - len(rows)} unreadable images")
     if as_json:

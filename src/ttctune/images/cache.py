@@ -133,7 +133,7 @@ def _into_memory(kept: _Kept, shape: tuple[int, ...]) -> Tensor:
         images = torch.empty(shape, dtype=torch.uint8)
     except (RuntimeError, MemoryError):
         given = f"{shape[0]} images take {math.prod(shape) / 1e9:.1f} GB, more than the memory that is free"
-        raise DataError(given, "a smaller set or less memory for images", "lower cache_bytes") from None
+        raise DataError(given, "a smaller set or less memory for images", "lower --cache-mb") from None
     count = 0
     for image in kept:
         images[count] = image
@@ -162,7 +162,7 @@ def _into_file(kept: _Kept, shape: tuple[int, ...], folder: Path | None, name: s
         raise
     except OSError as error:
         given = f"decoded images cannot be written to {where} ({error.strerror or error})"
-        advice = "free some space, choose another cache_folder, or raise cache_bytes to keep them in memory"
+        advice = "free some space, or raise --cache-mb to keep them in memory"
         raise FolderError(given, "a writable folder with enough free space", advice) from None
 
 

@@ -150,8 +150,10 @@ def _deep_grey_to_bytes(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("pixels that are not finite")
-    unit = image.mode == "F" and values.min() >= 0.0 and values.max() <= 1.0
-    return Image.fromarray(np.rint(np.clip(values * (255.0 if unit else 255.0 / 65535.0), 0, 255)).astype(np.uint8))
+    floats = image.mode == "F"
+    if floats and (values.min() < 0.0 or values.max() > 1.0):
+        raise ValueError("floating-point pixels outside 0 to 1")
+    return Image.fromarray(np.rint(np.clip(values * (255.0 if floats else 255.0 / 65535.0), 0, 255)).astype(np.uint8))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

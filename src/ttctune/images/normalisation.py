@@ -19,4 +19,4 @@ def normalise(images: Tensor, description: InputDescription, device: torch.devic
     """
     mean = torch.tensor(description.mean, device=device).view(-1, 1, 1)
     std = torch.tensor(description.std, device=device).view(-1, 1, 1)
-    return images.to(device, non_blocking=True).to(torch.float32).div_(255).sub_(mean).div_(std)
+    return images.to(device).to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -148,7 +148,8 @@ def open_evaluation_images(
     decoder = _Decoder(description, skip_bad, cache_bytes, cache_folder, threads, progress)
     decoder.total = len(source.parts[part])
     images = decoder.decode(source.parts[part], part)
-    return images, "all images" if part == "train" else part, len(decoder.skipped)
+    title = "all images" + ", maybe with training images among them" * bool(held_out) if part == "train" else part
+    return images, title, len(decoder.skipped)
 
 
 def _held_out_again(

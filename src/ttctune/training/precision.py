@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ttctune.out_of_memory import is_out_of_memory
+
 #: Half formats may differ from float32 by this share of the loss and still count as safe.
 TOLERANCE = 0.02
 MEASURED_STEPS = 2
@@ -40,8 +42,8 @@ class Precision:
 
     @property
     def title(self) -> str:
-        """Short name for people."""
-        return f"{self.format}, {'fused' if self.fused_attention else 'unfused'} attention"
+        """Format and kind of attention, for people."""
+        return f"{self.format} {'fused' if self.fused_attention else 'unfused'}"
 
 
 @contextmanager
@@ -82,7 +84,8 @@ def measure(device: torch.device, step: Callable[[Precision], float]) -> Precisi
 
     Args:
         device: Where the steps run.
-        step: Runs one training step without an update, and returns its loss.
+        step: Runs one training step without an update, and returns its loss. A candidate beyond the first for which
+            it raises for want of memory is left out.
 
     Returns:
         The choice, with the measured times in its reason.
@@ -90,7 +93,14 @@ def measure(device: torch.device, step: Callable[[Precision], float]) -> Precisi
     tried = candidates(device)
     if len(tried) == 1:
         return Precision("fp32", reason="the only one for this device")
-    losses = {c: step(c) for c in tried}
+    losses = {tried[0]: step(tried[0])}
+    for candidate in tried[1:]:
+        try:
+            losses[candidate] = step(candidate)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+    tried = list(losses)
     seconds = dict.fromkeys(tried, float("inf"))
     for _ in range(MEASURED_STEPS):
         for candidate in tried:
@@ -105,8 +115,9 @@ def measure(device: torch.device, step: Callable[[Precision], float]) -> Precisi
         safe = abs(losses[candidate] - exact) <= TOLERANCE * abs(exact)
         if safe and seconds[candidate] < WORTH_IT * seconds[best]:
             best = candidate
-    times = ", ".join(f"{c.title} {1000 * seconds[c]:.0f} ms" for c in tried)
-    return Precision(best.format, best.fused_attention, f"fastest safe of {times} a step")
+    others = ", ".join(f"{c.title} {1000 * seconds[c]:.0f}" for c in tried if c != best)
+    reason = f"{1000 * seconds[best]:.0f} ms a step" + f" ({others})" * bool(others)
+    return Precision(best.format, best.fused_attention, reason)
 
 
 def _wait(device: torch.device) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+#: Images after which the decoding is reported again.
+DECODED_STEP = 100
+
 
 @dataclass
 class Reporter:
@@ -45,6 +48,13 @@ class Reporter:
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=work, completed=done, status="")
+
+    def decoding(self, done: int, total: int) -> None:
+        """Say how far the decoding of the images is, on a terminal."""
+        if self.console.is_terminal and not self.quiet:
+            end = "\n" if done == total else "\r"
+            if done % DECODED_STEP == 0 or done == total:
+                self.console.print(f"decoding images: {done} of {total}", end=end)
 
     def step(self, title: str, images: int, loss: float, accuracy: float) -> None:
         """Count a step of `images` images in the epoch called `title`."""

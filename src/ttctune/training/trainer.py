@@ -1,5 +1,6 @@
 """The loop: batches, loss, gradients, steps; the same for every stage and every method."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone
@@ -20,7 +20,7 @@ from ttctune.images.batches import LabelledImages, epoch_order
 from ttctune.images.normalisation import normalise
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.recipe import Recipe
-from ttctune.training.device import Place
+from ttctune.training.compilation import compile_errors
 from ttctune.training.optimizer import Optimizer
 from ttctune.training.precision import Precision, attention
 from ttctune.training.progress import Reporter
@@ -47,7 +47,7 @@ class Trainer:
         classes: Number of classes.
         description: Of the pictures the model takes.
         recipe: Batch size, loss, augmentation, clipping, schedule.
-        place: Device and processes.
+        device: Where it computes.
         reporter: Told of each step and epoch.
         precision: How the arithmetic is done; may be set anew before training.
         accumulation: Parts each batch is computed in; grows when memory runs out.
@@ -60,19 +60,19 @@ class Trainer:
     classes: int
     description: InputDescription
     recipe: Recipe
-    place: Place
+    device: torch.device
     reporter: Reporter
     precision: Precision = field(default_factory=lambda: Precision("fp32"))
     accumulation: int = 1
     compile: bool = False
 
     def __post_init__(self) -> None:
-        self.model.to(self.place.device)
+        self.model.to(self.device)
         self.accumulation = self.recipe.accumulation
         weights = None
         if self.recipe.class_weights:
             counts = torch.bincount(self.images.labels, minlength=self.classes).clamp(min=1)
-            weights = (len(self.images) / (self.classes * counts)).to(self.place.device)
+            weights = (len(self.images) / (self.classes * counts)).to(self.device)
         self.loss: Callable[[Tensor, Tensor], Tensor] = partial(
             image_loss, weights=weights, smoothing=self.recipe.label_smoothing
         )
@@ -103,7 +103,7 @@ class Trainer:
         Raises:
             TrainingError: The loss is not finite, or memory ran out at one image a part.
         """
-        optimizer = Optimizer(groups, self.precision.format == "fp16", self.place.device.type)
+        optimizer = Optimizer(groups, self.precision.format == "fp16", self.device.type)
         if optimizer_state:
             optimizer.load(optimizer_state)
         steps = -(-len(self.images) // self.recipe.batch_size)
@@ -112,9 +112,12 @@ class Trainer:
             stack.enter_context(_only(self.model, optimizer.parameters))
             stack.enter_context(attention(self.model, self.precision.fused_attention))
             stack.enter_context(stochastic_depth(self.model, self.backbone, self.recipe.drop_path))
-            stack.enter_context(torch.random.fork_rng([self.place.device] if self.place.device.type == "cuda" else []))
+            stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
             stack.callback(self.model.eval)
-            model = self._wrapped()
+            model: nn.Module = self.model
+            if self.compile:
+                stack.enter_context(compile_errors())
+                model = torch.compile(model)  # type: ignore[assignment]
             for epoch in range(done, epochs):
                 start = time.perf_counter()
                 label = f"{title} {epoch + 1}/{epochs}"
@@ -133,14 +136,18 @@ class Trainer:
                 if after_epoch is not None:
                     after_epoch(epoch + 1, row, optimizer.tensors())
 
-    def probe(self, groups: list[Group], precision: Precision) -> float:
-        """Forward and backward on the first batch without an update; returns the mean loss."""
+    def probe(self, groups: list[Group], precision: Precision, *, split: bool = True) -> float:
+        """Forward and backward on the first batch without an update; returns the mean loss.
+
+        Where memory runs out, the batch is split for good, or with `split = False` the error goes on.
+        """
         pictures, labels = next(iter(self.images.batches(self.recipe.batch_size, order=None)))
         _set_training(self.model)
-        optimizer = Optimizer(groups, False, self.place.device.type)
+        optimizer = Optimizer(groups, False, self.device.type)
+        compute = self._gradients if split else self._gradients_at_once
         try:
-            with attention(self.model, precision.fused_attention):
-                total, _ = self._gradients(self.model, optimizer, precision, pictures, labels)
+            with _only(self.model, optimizer.parameters), attention(self.model, precision.fused_attention):
+                total, _ = compute(self.model, optimizer, precision, pictures, labels)
         finally:
             self.model.eval()
             optimizer.forget()
@@ -150,31 +157,25 @@ class Trainer:
         """Run `compute`, again with batches of `images` images in twice as many parts whenever memory runs out.
 
         Raises:
-            TrainingError: Memory ran out at one image a part, or in one of several processes.
+            TrainingError: Memory ran out at one image a part.
         """
         while True:
             try:
                 return compute()
             except (MemoryError, RuntimeError) as error:
-                self._split_further(error, images)
+                self._check_divisible(error, images)
+            # outside of the handler, whose traceback would keep the tensors of the attempt alive
+            self._split_further(images)
 
     def scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The training images in order, normalised and not augmented, with their labels, on the device."""
         for pictures, labels in self.images.batches(self.recipe.batch_size // self.accumulation, order=None):
-            yield normalise(pictures, self.description, self.place.device), labels.to(self.place.device)
+            yield normalise(pictures, self.description, self.device), labels.to(self.device)
 
     @property
     def scoring_precision(self) -> Precision:
         """As for training, but float32 where small gradients would vanish for want of a loss scale."""
         return Precision("fp32") if self.precision.format == "fp16" else self.precision
-
-    def _wrapped(self) -> nn.Module:
-        model: nn.Module = self.model
-        if self.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
-        if self.place.processes > 1:
-            model = DistributedDataParallel(model)
-        return model
 
     def _epoch(
         self, model: nn.Module, optimizer: Optimizer, schedule: Schedule, label: str, salt: int, epoch: int
@@ -188,59 +189,53 @@ class Trainer:
         for step, (pictures, labels) in enumerate(self.images.batches(self.recipe.batch_size, order=order)):
             optimizer.set_share(schedule.share(epoch * steps + step))
             pictures = self.augment(pictures)
-            own = self.place.share(pictures), self.place.share(labels)
-            loss, right = self._gradients(model, optimizer, self.precision, *own, batch=len(labels))
-            total = self.place.total(torch.tensor([loss, right, len(own[1])], dtype=torch.float64))
-            if not torch.isfinite(total[0]):
-                rate = self.recipe.learning_rate
-                raise TrainingError(
-                    f"a loss of {float(total[0])} at learning rate {rate:g} in {self.precision.format}",
-                    "a finite loss",
-                    f"try --learning-rate {rate / 3:.2g}, --gradient-clip 1, or --precision fp32",
-                )
+            loss, right = self._gradients(model, optimizer, self.precision, pictures, labels)
+            if not math.isfinite(loss):
+                raise self._diverged(f"a loss of {loss}")
             optimizer.step(self.recipe.gradient_clip)
-            sums += total
+            sums += torch.tensor([loss, right, len(labels)], dtype=torch.float64)
             self.reporter.step(label, len(labels), float(sums[0] / sums[2]), float(sums[1] / sums[2]))
+        if not all(torch.isfinite(parameter).all() for parameter in optimizer.parameters):
+            raise self._diverged("parameters that are not finite")
         return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 
+    def _diverged(self, found: str) -> TrainingError:
+        rate = self.recipe.learning_rate
+        return TrainingError(
+            f"{found} at learning rate {rate:g} in {self.precision.format}",
+            "finite numbers",
+            f"start again with --learning-rate {rate / 3:.2g}, --gradient-clip 1 or --precision fp32 "
+            "(and --overwrite, if this run has a folder)",
+        )
+
     def _gradients(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        precision: Precision,
-        pictures: Tensor,
-        labels: Tensor,
-        batch: int | None = None,
+        self, model: nn.Module, optimizer: Optimizer, precision: Precision, pictures: Tensor, labels: Tensor
     ) -> tuple[float, float]:
-        """Gradients of this process's part of a batch; returns its summed loss and its right answers."""
+        """Gradients of a batch's mean loss; returns its summed loss and its right answers."""
+        return self.within_memory(
+            lambda: self._gradients_at_once(model, optimizer, precision, pictures, labels), len(labels)
+        )
 
-        def compute() -> tuple[float, float]:
-            optimizer.forget()
-            loss_sum, right = 0.0, 0.0
-            parts = min(self.accumulation, len(labels))
-            for part, part_labels in zip(pictures.chunk(parts), labels.chunk(parts), strict=True):
-                inputs = normalise(part, self.description, self.place.device)
-                targets = part_labels.to(self.place.device)
-                with precision.forward_context(self.place.device):
-                    logits = model(inputs)
-                loss = self.loss(logits, targets).sum()
-                # data parallel averages gradients, so each process counts its part as if it were all
-                optimizer.scaler.scale(loss * (self.place.processes / (batch or len(labels)))).backward()
-                loss_sum += float(loss.detach())
-                right += float((logits.detach().argmax(1) == targets).sum())
-            return loss_sum, right
+    def _gradients_at_once(
+        self, model: nn.Module, optimizer: Optimizer, precision: Precision, pictures: Tensor, labels: Tensor
+    ) -> tuple[float, float]:
+        optimizer.forget()
+        loss_sum, right = 0.0, 0.0
+        parts = min(self.accumulation, len(labels))
+        for part, part_labels in zip(pictures.chunk(parts), labels.chunk(parts), strict=True):
+            inputs = normalise(part, self.description, self.device)
+            targets = part_labels.to(self.device)
+            with precision.forward_context(self.device):
+                logits = model(inputs)
+            loss = self.loss(logits, targets).sum()
+            optimizer.scaler.scale(loss / len(labels)).backward()
+            loss_sum += float(loss.detach())
+            right += float((logits.detach().argmax(1) == targets).sum())
+        return loss_sum, right
 
-        return self.within_memory(compute, len(labels))
-
-    def _split_further(self, error: Exception, images: int) -> None:
+    def _check_divisible(self, error: Exception, images: int) -> None:
         if not is_out_of_memory(error):
             raise error
-        if self.place.processes > 1:
-            raise TrainingError(
-                f"memory ran out in process {self.place.rank} of {self.place.processes}",
-                "room for each process's part of a batch",
-                f"try --accumulation {self.accumulation * 2}",
-            ) from error
         if self.accumulation >= images:
             size = f"{self.description.height} x {self.description.width}"
             raise TrainingError(
@@ -248,8 +243,10 @@ class Trainer:
                 "room for one image's activations",
                 "try a smaller --image-size or model, or a machine with more memory",
             ) from error
+
+    def _split_further(self, images: int) -> None:
         self.accumulation = min(2 * self.accumulation, images)
-        if self.place.device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.reporter.say(
             f"memory ran out: batches of {images} are now computed in {self.accumulation} parts "

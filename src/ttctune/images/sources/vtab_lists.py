@@ -43,7 +43,7 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
         raise DataError(f"{folder} has test.txt but no train list", "train800.txt", "add it")
     lines = {part: _lines(path) for part, path in lists.items()}
     if classes is None:
-        largest = max(label for rows in lines.values() for _, _, label in rows)
+        largest = max(label for rows in lines.values() for _, _, label in rows)  # train alone may lack a class
         classes = tuple(str(i) for i in range(largest + 1))
     parts = {}
     for part in lists:
