@@ -150,8 +150,32 @@ def page(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "Seconds are medians of runs that shared the machine with other work, on the number of threads that each line "
-        "of the results names; `speed.md` has times that can be compared.",
+        "No method's rate was searched for this table. Seconds are medians of runs that shared the machine with other "
+        "work, on the number of threads that each line of the results names; `speed.md` has times that can be "
+        "compared.",
+    ]
+    lines += other_rates(rows)
+    return "\n".join([*lines, ""])
+
+
+def other_rates(rows: list[dict[str, Any]]) -> list[str]:
+    """A table of every rate tried with seed 0, as soon as a method has more than one."""
+    lines = []
+    tried = 0
+    for title, rates, method in ((METHODS[m][0], METHODS[m][2], m) for m in METHODS):
+        for rate in rates:
+            mine = {
+                r["task"]: r["accuracy"]
+                for r in rows
+                if (r["method"], r["learning_rate"], r["seed"]) == (method, rate, 0)
+            }
+            if set(mine) == set(TASKS):
+                tried += rate != rates[0]
+                cells = " | ".join(f"{100 * mine[t]:.1f}" for t in TASKS)
+                lines.append(f"| {title} | {rate:g} | {cells} | {100 * statistics.mean(mine.values()):.1f} |")
+    if not tried:
+        return []
+    head = [
         "",
         "## Other learning rates",
         "",
@@ -161,17 +185,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "| method | learning rate | " + " | ".join(TASKS) + " | mean |",
         "|---|---|" + "---|" * (len(TASKS) + 1),
     ]
-    for method, (title, _, rates, _) in METHODS.items():
-        for rate in rates:
-            mine = {
-                r["task"]: r["accuracy"]
-                for r in rows
-                if (r["method"], r["learning_rate"], r["seed"]) == (method, rate, 0)
-            }
-            if set(mine) == set(TASKS):
-                cells = " | ".join(f"{100 * mine[t]:.1f}" for t in TASKS)
-                lines.append(f"| {title} | {rate:g} | {cells} | {100 * statistics.mean(mine.values()):.1f} |")
-    return "\n".join([*lines, ""])
+    return head + lines
 
 
 def summary(values: list[float]) -> str:

@@ -99,7 +99,8 @@ def adapt(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         threads: Threads of the CPU; None leaves torch's choice.
         quiet: Print no progress to stderr.
-        resume: Go on with the unfinished run in `out`, bit for bit as if it had not stopped.
+        resume: Go on with the unfinished run in `out`; on a CPU with the same number of threads, bit for bit as if it
+            had not stopped.
         overwrite: Replace what ttctune wrote into `out` before, in one step, when the new run is done.
 
     Returns:

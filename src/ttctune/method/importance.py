@@ -11,8 +11,8 @@ channel. Every reading of "importance by Taylor expansion" is a value per image 
     taylor_class     |T|                    mean over classes of the mean over a class's images
     taylor_weight    sum_j |W_cj dL/dW_cj|  L the mean loss        (on the layer's own weights)
 
-Controls: gradient (|sum_t g|, mean), l2 (norm over a class's images and tokens, mean over classes; as SCT does, and
-without a gradient), random, and lowest (a site's largest taylor score minus the channel's own, so that the least
+Controls: gradient (|sum_t g|, mean), l2 (norm over a class's images and tokens, mean over classes; as SCT does with
+tokens = patches), random, and lowest (a site's largest taylor score minus the channel's own, so that the least
 important come first).
 """
 
