@@ -58,7 +58,7 @@ def change_tensors(folder, edit):
     change(folder, sha256={"adapter.safetensors": sha(folder / "adapter.safetensors")})
 
 
-def refused(folder, match=None, error=AdapterError):
+def check_refused(folder, match=None, error=AdapterError):
     """Load must refuse in one line; and `inspect` must not crash on the same folder."""
     with pytest.raises(error, match=match) as caught:
         ttctune.load(folder)
@@ -162,7 +162,7 @@ def test_another_backbone_is_refused(made, copy, tmp_path):
     change(
         copy, backbone={"name": other, "digest": json.loads((copy / "adapter.json").read_text())["backbone"]["digest"]}
     )
-    refused(copy, "digest")
+    check_refused(copy, "digest")
 
 
 def test_the_right_backbone_from_elsewhere_is_taken(made, copy):
@@ -177,12 +177,12 @@ def test_weights_that_do_not_fit_are_refused(copy, tmp_path):
 
 def test_a_newer_format_is_refused_with_the_advice_to_upgrade(copy):
     change(copy, ttctune_format=2)
-    assert "install a newer ttctune" in refused(copy, "format 2")
+    assert "install a newer ttctune" in check_refused(copy, "format 2")
 
 
 def test_a_newer_format_is_refused_even_when_all_else_differs(copy):
     (copy / "adapter.json").write_text('{"ttctune_format": 7, "brain": true}')
-    refused(copy, "format 7")
+    check_refused(copy, "format 7")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 100, -1])
@@ -190,9 +190,9 @@ def test_a_truncated_tensors_file_is_refused(copy, cut):
     file = copy / "adapter.safetensors"
     content = file.read_bytes()[:cut]
     file.write_bytes(content)
-    refused(copy, "SHA-256")
+    check_refused(copy, "SHA-256")
     change(copy, sha256={"adapter.safetensors": hashlib.sha256(content).hexdigest()})
-    refused(copy, "damaged")
+    check_refused(copy, "damaged")
 
 
 def test_one_changed_bit_is_seen(copy):
@@ -200,7 +200,7 @@ def test_one_changed_bit_is_seen(copy):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    refused(copy, "SHA-256")
+    check_refused(copy, "SHA-256")
 
 
 RUBBISH = {
@@ -219,13 +219,13 @@ RUBBISH = {
 @pytest.mark.parametrize("content", RUBBISH.values(), ids=RUBBISH.keys())
 def test_a_record_of_rubbish_is_refused(copy, content):
     (copy / "adapter.json").write_bytes(content)
-    refused(copy, "damaged")
+    check_refused(copy, "damaged")
 
 
 def test_a_huge_record_is_refused_unread(copy):
     with (copy / "adapter.json").open("r+b") as file:
         file.truncate(1 << 33)
-    refused(copy, "bytes")
+    check_refused(copy, "bytes")
 
 
 KEYS = [
@@ -237,7 +237,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_a_missing_key_is_named(copy, key):
     change(copy, **{key: None})
-    refused(copy, key)
+    check_refused(copy, key)
 
 
 WRONG = [
@@ -278,7 +278,7 @@ WRONG = [
 @pytest.mark.parametrize(("key", "value"), WRONG, ids=[f"{k}={str(v)[:30]}" for k, v in WRONG])
 def test_a_value_of_the_wrong_kind_is_refused_and_inspect_survives(copy, capsys, key, value):
     change(copy, **{key: value})
-    refused(copy)
+    check_refused(copy)
     code = main(["inspect", str(copy)])
     errors = capsys.readouterr().err.splitlines()
     assert code in (0, 1) and (code == 0 or len(errors) == 1)
@@ -287,14 +287,14 @@ def test_a_value_of_the_wrong_kind_is_refused_and_inspect_survives(copy, capsys,
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/adapter.safetensors", "x.safetensors"])
 def test_a_record_that_names_another_file_is_refused(copy, name):
     change(copy, sha256={name: "0" * 64})
-    refused(copy, "names")
+    check_refused(copy, "names")
 
 
 @pytest.mark.parametrize("file", ["adapter.json", "adapter.safetensors", "importance.safetensors", "history.jsonl"])
 def test_a_link_that_leads_out_of_the_folder_is_refused(copy, tmp_path, file):
     os.replace(copy / file, tmp_path / file)
     (copy / file).symlink_to(tmp_path / file)
-    refused(copy, "out of its folder")
+    check_refused(copy, "out of its folder")
 
 
 def test_a_link_to_the_whole_folder_is_fine(made, tmp_path):
@@ -337,7 +337,7 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
 def test_tensors_that_do_not_fit_are_refused_even_with_a_fresh_digest(copy, edit, capsys, tmp_path):
     change_tensors(copy, edit)
-    refused(copy)
+    check_refused(copy)
     code = main(["inspect", str(copy), "--picture", str(tmp_path / "map.png")])
     assert code in (0, 1) and len(capsys.readouterr().err.splitlines()) == 1
 
@@ -354,7 +354,7 @@ def test_damaged_scores_are_refused(copy, damage):
             save_file({"brain": torch.zeros(3)}, file)
         case "two dimensions":
             save_file({"0.attn": torch.zeros(3, 3)}, file)
-    refused(copy, "importance.safetensors")
+    check_refused(copy, "importance.safetensors")
 
 
 def test_scores_and_history_are_not_needed_to_load(made, copy):
@@ -379,23 +379,23 @@ def test_unknown_keys_of_the_same_format_are_ignored(made, copy):
 def test_what_is_no_adapter_folder_is_refused(copy, tmp_path, kind):
     match kind:
         case "absent":
-            refused(tmp_path / "nothing", "ttctune fit")
+            check_refused(tmp_path / "nothing", "ttctune fit")
         case "file":
             (tmp_path / "file").write_text("x")
-            refused(tmp_path / "file", "ttctune fit")
+            check_refused(tmp_path / "file", "ttctune fit")
         case "empty":
             (tmp_path / "empty").mkdir()
-            refused(tmp_path / "empty", "adapter.json")
+            check_refused(tmp_path / "empty", "adapter.json")
         case "no tensors":
             (copy / "adapter.safetensors").unlink()
-            refused(copy, "adapter.safetensors")
+            check_refused(copy, "adapter.safetensors")
 
 
 def test_a_module_of_ones_own_must_be_handed_over_again(tmp_path):
     model = vit()
     adapted = ttctune.adapt(model, arrays(), short(), quiet=True)
     adapted.save(tmp_path / "x")
-    refused(tmp_path / "x", "model=")
+    check_refused(tmp_path / "x", "model=")
     pictures = list(arrays(2, seed=5)[0])
     assert np.array_equal(ttctune.load(tmp_path / "x", model=model).predict(pictures), adapted.predict(pictures))
 
