@@ -1,10 +1,8 @@
 """A run from a model and a folder of images to an adapted model: prepare, adapt, keep."""
 
 import dataclasses
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ from ttctune.errors import DataError, FolderError, RecipeError
 from ttctune.images import ImageData, open_images
 from ttctune.method.attachment import Attachment, attach, verify_sites
 from ttctune.method.selection import parameters_of
-from ttctune.output_folder import CHECKPOINT, begin, claimed, finish, read_run
+from ttctune.output_folder import CHECKPOINT, finish
 from ttctune.recipe import Recipe
-from ttctune.training.checkpoint import STATE, Checkpoint
+from ttctune.run_folder import run_folder
+from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.compilation import compiler_found
 from ttctune.training.device import find_device
 from ttctune.training.memory import peak_memory
@@ -114,7 +113,7 @@ def adapt(
     reporter = Reporter(quiet)
     with ExitStack() as stack:
         stack.callback(reporter.stop)
-        folder = stack.enter_context(_run_folder(out, model, recipe, resume, overwrite))
+        folder = stack.enter_context(run_folder(out, model, recipe, resume, overwrite))
         cache = folder.working / CHECKPOINT if folder else None
         state = Checkpoint.read(cache) if cache else Checkpoint()
         if folder and not resume:
@@ -343,64 +342,4 @@ def _check_channels(recipe: Recipe, backbone: Backbone, sites: tuple[Site, ...])
     if k > narrowest:
         raise RecipeError(
             f"channels = {k}", f"at most {narrowest}, the width of the narrowest site", "lower --channels"
-        )
-
-
-@dataclass(frozen=True)
-class _RunFolder:
-    """Where a run writes, and the folder that will hold its result."""
-
-    working: Path
-    path: Path
-    existed: bool
-
-    @contextmanager
-    def discarded_on_error(self) -> Iterator[None]:
-        """Leave nothing of a run that fails before its first checkpoint; one that is interrupted stays."""
-        try:
-            yield
-        except Exception:
-            if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
-                shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
-                (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
-                if not self.existed:
-                    shutil.rmtree(self.working, ignore_errors=True)
-            raise
-
-
-@contextmanager
-def _run_folder(
-    out: str | Path | None, model: str | nn.Module, recipe: Recipe, resume: bool, overwrite: bool
-) -> Iterator[_RunFolder | None]:
-    if out is None:
-        yield None
-        return
-    path = Path(out).resolve()
-    existed = path.exists()
-    begun = {
-        "model": model if isinstance(model, str) else f"module:{type(model).__name__}",
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    with claimed(path, resume=resume, overwrite=overwrite) as working:
-        folder = _RunFolder(working, path, existed and working == path)
-        if resume:
-            _check_same(read_run(working), begun, path)
-            for left_over in (working / CHECKPOINT).glob("*.part"):
-                left_over.unlink()
-        else:
-            begin(working, begun)
-        yield folder
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    if before.get("model") != now["model"]:
-        raise FolderError(f"model {now['model']}", f"{before.get('model')}, as {path} began with", "give that model")
-    old, new = before.get("recipe", {}), now["recipe"]
-    different = [k for k in new if old.get(k) != new[k]]
-    if different:
-        first = different[0]
-        raise FolderError(
-            f"{first} = {new[first]}",
-            f"{old.get(first)}, as {path} began with",
-            "give the same settings, or --overwrite",
         )

@@ -1,0 +1,87 @@
+"""The folder of a run: begun, gone on with, or left as if the run had never been."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ttctune import adapter_folder
+from ttctune.errors import FolderError
+from ttctune.output_folder import CHECKPOINT, begin, claimed, read_run
+from ttctune.recipe import Recipe
+from ttctune.training.checkpoint import STATE
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and the folder that will hold its result.
+
+    Attributes:
+        working: Where the run writes: `path`, or a folder beside it that will replace it.
+        path: What the person named.
+        existed: Whether `working` was there before.
+    """
+
+    working: Path
+    path: Path
+    existed: bool
+
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """Leave nothing of a run that fails before its first checkpoint; one that is interrupted stays."""
+        try:
+            yield
+        except Exception:
+            if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
+                shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
+                (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
+                if not self.existed:
+                    shutil.rmtree(self.working, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def run_folder(
+    out: str | Path | None, model: str | nn.Module, recipe: Recipe, resume: bool, overwrite: bool
+) -> Iterator[RunFolder | None]:
+    """Own the output folder of a run and mark it as begun, or go on with what is there; None without a folder.
+
+    Raises:
+        FolderError: The folder cannot be used, or holds a run with another model or other settings.
+    """
+    if out is None:
+        yield None
+        return
+    path = Path(out).resolve()
+    existed = path.exists()
+    begun = {
+        "model": model if isinstance(model, str) else f"module:{type(model).__name__}",
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    with claimed(path, resume=resume, overwrite=overwrite) as working:
+        folder = RunFolder(working, path, existed and working == path)
+        if resume:
+            _check_same(read_run(working), begun, path)
+            for left_over in (working / CHECKPOINT).glob("*.part"):
+                left_over.unlink()
+        else:
+            begin(working, begun)
+        yield folder
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    if before.get("model") != now["model"]:
+        raise FolderError(f"model {now['model']}", f"{before.get('model')}, as {path} began with", "give that model")
+    old, new = before.get("recipe", {}), now["recipe"]
+    different = [k for k in new if old.get(k) != new[k]]
+    if different:
+        first = different[0]
+        raise FolderError(
+            f"{first} = {new[first]}",
+            f"{old.get(first)}, as {path} began with",
+            "give the same settings, or --overwrite",
+        )
