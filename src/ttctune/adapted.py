@@ -290,12 +290,7 @@ def _rebuild(
         description = InputDescription.from_json(record.input)
         recipe = Recipe(**record.recipe)
         attachment = attach(backbone, len(record.classes), image_size=(description.height, description.width))
-        suffix = ".channels"
-        selection = {
-            name.removeprefix("sites.").removesuffix(suffix): channels
-            for name, channels in tensors.items()
-            if name.startswith("sites.") and name.endswith(suffix)
-        }
+        selection = adapter_folder.selection_of(tensors)
         sites = backbone.sites(recipe.sites)
         for name, channels in selection.items():
             _check_channels(name, channels, sites)

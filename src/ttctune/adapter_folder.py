@@ -215,6 +215,16 @@ def read_tensors(folder: Path, record: Record) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v.long() for k, v in tensors.items()}
 
 
+def selection_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Site name -> chosen channels, from an adapter's tensors, in order of depth."""
+    chosen = {
+        name.removeprefix("sites.").removesuffix(".channels"): channels
+        for name, channels in tensors.items()
+        if name.startswith("sites.") and name.endswith(".channels")
+    }
+    return dict(sorted(chosen.items(), key=lambda item: (item[0].partition(".")[2], int(item[0].partition(".")[0]))))
+
+
 def read_importance(folder: Path) -> dict[str, Tensor]:
     """The scores of every channel, or nothing where they were not kept.
 

@@ -13,16 +13,6 @@ from ttctune.files import write_atomically
 FORMATS = (".png", ".svg")
 
 
-def selection_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Site name -> chosen channels, from an adapter's tensors, in order of depth."""
-    chosen = {
-        name.removeprefix("sites.").removesuffix(".channels"): channels
-        for name, channels in tensors.items()
-        if name.startswith("sites.") and name.endswith(".channels")
-    }
-    return dict(sorted(chosen.items(), key=lambda item: (item[0].partition(".")[2], int(item[0].partition(".")[0]))))
-
-
 def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, Tensor], title: str) -> None:
     """Write one panel a kind of site: a row a block, a column a channel.
 

@@ -30,12 +30,12 @@ def command(
     """
     start(precision, threads, seed)
     from ttctune import adapter_folder
-    from ttctune.channel_map import draw, selection_of
+    from ttctune.channel_map import draw
     from ttctune.cli import printing
 
     record = adapter_folder.read_record(folder)
     tensors = adapter_folder.read_tensors(folder, record)
-    selection = selection_of(tensors)
+    selection = adapter_folder.selection_of(tensors)
     importance = adapter_folder.read_importance(folder)
     if picture is not None:
         draw(picture, selection, importance, title=record.backbone.name)
