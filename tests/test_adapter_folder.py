@@ -103,7 +103,8 @@ def test_saving_twice_gives_identical_bytes(made, tmp_path):
 
 def test_the_folder_holds_the_designed_files_and_nothing_else(made):
     files = {p.name for p in made[2].iterdir()}
-    assert files == {"adapter.json", "adapter.safetensors", "importance.safetensors", "history.jsonl", "README.md"}
+    scores = {"importance.safetensors", "history.jsonl"}
+    assert files == {"adapter.json", "adapter.safetensors", "recipe.toml", "README.md"} | scores
     names = load_file(made[2] / "adapter.safetensors").keys()
     assert {"sites.0.attn.channels", "sites.0.attn.map", "sites.0.attn.bias", "head.weight", "norms.norm.bias"} <= names
     record = json.loads((made[2] / "adapter.json").read_text())

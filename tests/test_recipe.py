@@ -4,7 +4,7 @@ import pytest
 
 from ttctune.cli.main import main
 from ttctune.errors import RecipeError
-from ttctune.recipe import IMPORTANCES, PRESETS, SITE_KINDS, Recipe, flag_of
+from ttctune.recipe import IMPORTANCES, PRESETS, SITE_KINDS, Recipe, description_of, flag_of
 
 BAD = [
     ("align_epochs", -1),
@@ -171,6 +171,26 @@ def test_every_setting_is_described_and_is_a_flag_of_fit(capsys, monkeypatch):
     for name, field in Recipe.model_fields.items():
         assert field.description, name
         assert flag_of(name) in shown, name
+
+
+@pytest.mark.parametrize("setting", ["flip", "crop", "randaugment"])
+def test_each_augmentation_says_which_labels_it_hurts(setting):
+    assert "hurts" in description_of(setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("align_epochs", True), ("channels", True), ("seed", False), ("budget", 2**63)]
+)
+def test_a_switch_or_a_number_without_end_is_no_number(setting, value):
+    with pytest.raises(RecipeError, match=setting):
+        Recipe(**{setting: value})
+
+
+@pytest.mark.parametrize("name", ["self", "cls", "name"])
+def test_a_setting_called_like_an_argument_is_unknown(name):
+    for make in (Recipe, Recipe.preset):
+        with pytest.raises(RecipeError, match=f"unknown setting '{name}'"):
+            make(**{name: "x"})
 
 
 def test_the_help_of_fit_names_every_choice(capsys, monkeypatch):

@@ -4,6 +4,7 @@ adapter.json            the record below, with the SHA-256 of the tensors' file
 adapter.safetensors     sites.<block>.<site>.{channels,map,bias | rows,bias}, norms.<name>.*, head.*
 importance.safetensors  <block>.<site> -> score of every channel (for `inspect`; not needed to load)
 history.jsonl           one line an epoch
+recipe.toml             every setting, as `ttctune fit --recipe` reads it
 README.md               the model card
 """
 
@@ -25,6 +26,7 @@ from ttctune.backbone.description import InputDescription
 from ttctune.errors import AdapterError
 from ttctune.files import write_atomically
 from ttctune.recipe import Recipe
+from ttctune.settings_file import RECIPE
 
 FORMAT = 1
 RECORD, TENSORS, IMPORTANCE = "adapter.json", "adapter.safetensors", "importance.safetensors"
@@ -146,12 +148,13 @@ def write(
         FolderError: The folder cannot be written.
     """
     content = save(dict(tensors))
+    whole = Record(ttctune_format=FORMAT, sha256={TENSORS: hashlib.sha256(content).hexdigest()}, **record)
     write_atomically(folder / TENSORS, content)
     if importance:
         write_atomically(folder / IMPORTANCE, save({k: v.float().contiguous() for k, v in importance.items()}))
     write_history(folder, history)
+    write_atomically(folder / RECIPE, Recipe(**whole.recipe).to_toml())
     write_atomically(folder / CARD, card)
-    whole = Record(ttctune_format=FORMAT, sha256={TENSORS: hashlib.sha256(content).hexdigest()}, **record)
     write_atomically(folder / RECORD, json.dumps(whole.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
 
 

@@ -24,7 +24,18 @@ class TtcError(Exception):
 
 
 class RecipeError(TtcError, ValueError):
-    """A setting has a value it cannot have."""
+    """A setting has a value it cannot have.
+
+    Args:
+        given: What was found, with its name and value.
+        expected: What would have been right.
+        advice: What to do now.
+        settings: Names of the settings that are to blame, where they are known.
+    """
+
+    def __init__(self, given: str, expected: str, advice: str, settings: tuple[str, ...] = ()) -> None:
+        super().__init__(given, expected, advice)
+        self.settings = settings
 
 
 class DataError(TtcError, ValueError):

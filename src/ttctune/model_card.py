@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ttctune.recipe import Recipe
+
 
 def model_card(record: dict[str, Any]) -> str:
     """Markdown for the record of an adapter."""
@@ -38,7 +40,11 @@ def model_card(record: dict[str, Any]) -> str:
         'probabilities = adapted.predict(["image.jpg"])',
         "```",
         "",
-        "All settings and digests stand in `adapter.json`.",
+        "The settings, which `ttctune fit --recipe recipe.toml` takes again; digests stand in `adapter.json`:",
+        "",
+        "```toml",
+        *Recipe(**recipe).to_toml().splitlines(),
+        "```",
         "",
     ]
     return "\n".join(lines)

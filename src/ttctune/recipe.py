@@ -1,15 +1,25 @@
 """Every setting of a run: its default, unit and bounds, in one place.
 
-The command line's flags, the presets and the saved record are all made from `Recipe`.
+The command line's flags, the presets, the files of settings and the saved record are all made from `Recipe`.
 """
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ttctune.errors import RecipeError
+from ttctune.settings_file import read_settings, write_settings
 
 SiteKind = Literal["attn", "mlp", "qkv", "fc1", "stream"]
 Form = Literal["map", "rows"]
@@ -33,6 +43,10 @@ SITE_KINDS: tuple[str, ...] = get_args(SiteKind)
 IMPORTANCES: tuple[str, ...] = get_args(Importance)
 #: Learning rate of what `tune_norms` or `tune_head` calls "slower", as a share of the usual one.
 SLOWER = 0.1
+#: Whole numbers beyond this are no TOML, and no JSON that others read.
+LARGEST_NUMBER = 2**63
+#: Characters of a value that a message shows.
+LONGEST_SHOWN = 100
 
 
 class Recipe(BaseModel):
@@ -89,11 +103,20 @@ class Recipe(BaseModel):
     adapter_dtype: Literal["float32", "float16"] = Field("float32", description="of the adapter's file")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything that is random")
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise _as_recipe_error(error, values) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_kind(cls, value: Any, field: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation is not bool:
+            raise ValueError("something else than a switch")
+        if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+            raise ValueError("a number that fits into 64 bits")
+        return value
 
     @field_validator("sites", mode="before")
     @classmethod
@@ -135,25 +158,57 @@ class Recipe(BaseModel):
             ("importance", self.importance, "taylor_weight"),
         ):
             if "stream" in self.sites and value == needs_weights:
-                raise RecipeError(f"{setting} = {value} at stream", "sites that have weights", "change --sites")
+                raise RecipeError(
+                    f"{setting} = {value} at stream", "sites that have weights", "change --sites", (setting, "sites")
+                )
         if self.accumulation > self.batch_size:
             raise RecipeError(
                 f"accumulation = {self.accumulation} with batch_size = {self.batch_size}",
                 "at least one image in each part of a batch",
                 "lower --accumulation",
+                ("accumulation", "batch_size"),
             )
         return self
 
     @classmethod
-    def preset(cls, name: str = "default", **changes: Any) -> "Recipe":
+    def preset(cls, name: str = "default", /, **changes: Any) -> "Recipe":
         """The recipe called `name`, with `changes` on top.
 
         Raises:
             RecipeError: No preset of that name, or a bad value among the changes.
         """
-        if name not in PRESETS:
-            raise RecipeError(f"preset {name!r}", " or ".join(PRESETS), "choose one of these")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise RecipeError(f"preset {name!r}", " or ".join(PRESETS), "choose one of these", ("preset",))
         return cls(**{**PRESETS[name], **changes})
+
+    @classmethod
+    def from_toml(cls, path: str | Path, /, **changes: Any) -> "Recipe":
+        """The recipe that a TOML file sets apart from the defaults, with `changes` on top.
+
+        Args:
+            path: A file of lines like `learning_rate = 0.02`; its key `preset` names the preset it starts from.
+            changes: Settings, or `preset`, that win over the file.
+
+        Raises:
+            RecipeError: The file cannot be read, or a name or value in it or among the changes is wrong; the message
+                names file and line where the file is to blame.
+        """
+        file = read_settings(Path(path))
+        values = {**file.values, **changes}
+        try:
+            for name in file.values.keys() - {*cls.model_fields, "preset"}:
+                raise _unknown(name, [*cls.model_fields, "preset"])
+            return cls.preset(values.pop("preset", "default"), **values)
+        except RecipeError as error:
+            if set(error.settings) & changes.keys():
+                raise
+            raise file.located(error) from None
+
+    def to_toml(self) -> str:
+        """Every setting as a TOML text, which `from_toml` reads back to an equal recipe; None by leaving it out."""
+        return write_settings(
+            self.model_dump(mode="json"), {name: description_of(name) for name in Recipe.model_fields}
+        )
 
     @property
     def norm_rate(self) -> float:
@@ -194,6 +249,21 @@ def flag_of(setting: str) -> str:
     return "--" + setting.replace("_", "-")
 
 
+def words_of(setting: str) -> tuple[str, ...]:
+    """The words that a setting can be, or be a list of; none where it is something else."""
+    kind = Recipe.model_fields[setting].annotation
+    words = get_args(get_args(kind)[0] if get_origin(kind) is tuple else kind)
+    return words if all(isinstance(word, str) for word in words) else ()
+
+
+def description_of(setting: str) -> str:
+    """What a setting is, in one line, with the words that it can be."""
+    *words, last = words_of(setting) or ("",)
+    several = get_origin(Recipe.model_fields[setting].annotation) is tuple
+    choices = f"{', '.join(words)} {'and' if several else 'or'} {last}: " if last else ""
+    return choices + (Recipe.model_fields[setting].description or "")
+
+
 def _as_recipe_error(error: ValidationError, values: Mapping[str, Any]) -> RecipeError:
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
@@ -201,10 +271,22 @@ def _as_recipe_error(error: ValidationError, values: Mapping[str, Any]) -> Recip
         return cause
     name = str(first["loc"][0]) if first["loc"] else "recipe"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Recipe.model_fields, n=3, cutoff=0.4)
-        advice = f"did you mean {' or '.join(near)}?" if near else "see `ttctune fit --help`"
-        return RecipeError(f"unknown setting {name!r}", "a setting of the recipe", advice)
+        return _unknown(name, Recipe.model_fields)
     expected = first["msg"].removeprefix("Value error, ")
     expected = expected[:1].lower() + expected[1:]
     expected = expected.removeprefix("input should be ").removeprefix("input should ")
-    return RecipeError(f"{name} = {values[name]!r}", expected, f"change {flag_of(name)}")
+    return RecipeError(f"{name} = {_shown(values[name])}", expected, f"change {flag_of(name)}", (name,))
+
+
+def _unknown(name: str, known: Iterable[str]) -> RecipeError:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    advice = f"did you mean {' or '.join(near)}?" if near else "see `ttctune fit --help`"
+    return RecipeError(f"unknown setting {_shown(name)}", "a setting of the recipe", advice, (name,))
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

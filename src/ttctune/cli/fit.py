@@ -26,7 +26,9 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what ttctune wrote there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, for how long.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, for how long, and every setting.")
+    ] = False,
     weights: Weights = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -40,6 +42,7 @@ def command(
     if dry_run:
         printing.plan(
             plan(model, data, recipe, weights, device=device, threads=threads_of(threads), quiet=quiet),
+            recipe,
             as_json,
         )
         return
@@ -63,7 +66,7 @@ def command(
         raise
     if as_json:
         result = {"folder": str(folder), "parameters": adapted.parameters, "metrics": dict(adapted.metrics)}
-        print(json.dumps(result | {"settled": dict(adapted.settled)}))
+        print(json.dumps(result | {"settled": dict(adapted.settled), "recipe": recipe.model_dump(mode="json")}))
     elif not quiet:
         printing.fitted(adapted, folder, data, weights)
 

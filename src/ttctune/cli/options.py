@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ttctune.errors import RecipeError
-from ttctune.recipe import PRESETS, Recipe, flag_of
+from ttctune.recipe import PRESETS, Recipe, description_of, flag_of
 
 Weights = Annotated[
     Path | None, typer.Option(help="File of the backbone's weights, instead of timm's hub.", metavar="FILE")
@@ -32,6 +32,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no hints, few
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[str, typer.Option(help="Of everything that is random.", metavar="N")]
 FormatOption = Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16; auto is fp32 here.")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe", help="TOML file of settings; flags win over it.", metavar="FILE", rich_help_panel="Recipe"
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help=f"{' or '.join(PRESETS)}; what the other settings start from.", rich_help_panel="Recipe"),
+]
 Adapter = Annotated[Path, typer.Argument(help="Folder made by `ttctune fit`.", metavar="FOLDER")]
 
 FORMATS = ("fp32", "bf16", "fp16")
@@ -79,23 +89,26 @@ def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "recipe"]
     flags = [_flag(name) for name in Recipe.model_fields]
-    preset = inspect.Parameter(
-        "preset",
-        inspect.Parameter.KEYWORD_ONLY,
-        default="default",
-        annotation=Annotated[str, typer.Option(help=f"{' or '.join(PRESETS)}.", rich_help_panel="Recipe")],
-    )
+    bases = [_keyword(name, annotation) for name, annotation in (("recipe", RecipeFile), ("preset", Preset))]
 
     def wrapped(**values: Any) -> None:
-        given = {n: values.pop(n) for n in Recipe.model_fields}
+        given = {n: values.pop(n) for n in ("preset", *Recipe.model_fields)}
         changes = {n: v for n, v in given.items() if v is not None}
-        command(recipe=Recipe.preset(values.pop("preset"), **changes), **values)
+        file = values.pop("recipe")
+        recipe = (
+            Recipe.from_toml(file, **changes) if file else Recipe.preset(changes.pop("preset", "default"), **changes)
+        )
+        command(recipe=recipe, **values)
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    wrapped.__signature__ = inspect.Signature([*parameters, preset, *flags])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in [*parameters, preset, *flags]}
+    parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *bases, *flags]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     wrapped.__doc__ = command.__doc__
     return wrapped
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _flag(name: str) -> inspect.Parameter:
@@ -103,7 +116,7 @@ def _flag(name: str) -> inspect.Parameter:
     kind = field.annotation
     default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
     says_default = default is None or "default:" in (field.description or "")
-    text = _choices(kind) + (field.description or "") + ("" if says_default else f" (default: {str(default).lower()})")
+    text = description_of(name) + ("" if says_default else f" (default: {str(default).lower()})")
     flag = flag_of(name)
     if kind is bool:
         option = typer.Option(f"{flag}/--no-{flag[2:]}", help=text, rich_help_panel="Recipe", show_default=False)
@@ -111,16 +124,7 @@ def _flag(name: str) -> inspect.Parameter:
     else:
         option = typer.Option(flag, help=text, metavar=_metavar(kind), rich_help_panel="Recipe", show_default=False)
         annotation = Annotated[str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _choices(kind: Any) -> str:
-    """What a flag can be, where it is one or several of a few words: `a, b or c: `."""
-    several = get_origin(kind) is tuple
-    words = get_args(get_args(kind)[0] if several else kind)
-    if not all(isinstance(word, str) for word in words) or not words:
-        return ""
-    return f"{', '.join(words[:-1])} {'and' if several else 'or'} {words[-1]}: "
+    return _keyword(name, annotation)
 
 
 def _metavar(kind: Any) -> str:

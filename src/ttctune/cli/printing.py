@@ -18,6 +18,7 @@ from torch import Tensor
 from ttctune.adapted import Adapted
 from ttctune.adapter_folder import Record
 from ttctune.evaluation import Evaluation
+from ttctune.recipe import Recipe
 from ttctune.run import Plan
 
 #: Classes up to which a confusion matrix is a table, if it fits; larger ones are listed by their worst pairs.
@@ -39,10 +40,10 @@ def result(line: str) -> None:
     print(line)
 
 
-def plan(plan: Plan, as_json: bool) -> None:
-    """What `fit --dry-run` found."""
+def plan(plan: Plan, recipe: Recipe, as_json: bool) -> None:
+    """What `fit --dry-run` found, and the settings it went by."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(plan)))
+        print(json.dumps(dataclasses.asdict(plan) | {"recipe": recipe.model_dump(mode="json")}))
         return
     counts = plan.parameters
     table = _pairs()
@@ -55,6 +56,7 @@ def plan(plan: Plan, as_json: bool) -> None:
     table.add_row("time", f"about {_duration(plan.seconds)}")
     table.add_row("memory", f"about {plan.memory / 1e6:,.0f} MB at the peak")
     _show(table)
+    print(f"\n{recipe.to_toml()}", end="")
 
 
 def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> None:

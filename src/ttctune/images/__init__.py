@@ -1,6 +1,6 @@
 """Files to uint8 tensors: finding images and labels, decoding, keeping, batching, augmenting."""
 
-from ttctune.images.augmentation import HURTS, Augmentation
+from ttctune.images.augmentation import Augmentation
 from ttctune.images.batches import LabelledImages, epoch_order
 from ttctune.images.cache import decode_all
 from ttctune.images.decoding import decode
@@ -9,7 +9,6 @@ from ttctune.images.sources import PartSource, Source, open_source
 from ttctune.images.sources.image_files import pictures_in
 
 __all__ = [
-    "HURTS",
     "Augmentation",
     "ImageData",
     "LabelledImages",

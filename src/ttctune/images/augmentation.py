@@ -11,16 +11,6 @@ from torchvision.transforms import v2
 
 from ttctune.errors import DataError
 
-#: Which labels each augmentation damages, one sentence each.
-HURTS = {
-    "flip": "Flipping mirrors the picture: wrong where the label tells left from right, as with digits, text,"
-    " traffic signs and orientation.",
-    "crop": "Cropping moves the picture and cuts its edges: wrong where the label is a position, a count or a"
-    " distance.",
-    "randaugment": "RandAugment changes colours and turns, shears and moves the picture: wrong where the label"
-    " is a colour, an orientation, a pose or a position.",
-}
-
 #: A crop moves by at most this share of each side.
 CROP_SHARE = 8
 RANDAUGMENT_OPERATIONS = 2
