@@ -1,6 +1,7 @@
 """From a timm name, a local folder or a module to a `Backbone`; together with `saving`, all that imports timm."""
 
 import difflib
+import functools
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ import timm.data  # isort: skip
 import timm.models  # isort: skip
 
 from ttctune.backbone.description import InputDescription
+from ttctune.backbone.families import FAMILIES
 from ttctune.backbone.model import Backbone, family_of, head_names, tensor_digest
 from ttctune.errors import BackboneError, WeightsError
 
@@ -54,6 +56,47 @@ def open_backbone(model: str | nn.Module, weights: str | Path | None = None) -> 
         name, module = model, _create(model, pretrained=True)
     family_of(module)
     return Backbone(module, name, tensor_digest(module), _input_of(module))
+
+
+def open_shell(name: str) -> Backbone:
+    """A timm model without its weights: on torch's meta device, so that it takes no memory and fetches nothing.
+
+    Raises:
+        BackboneError: The name is unknown, or the family is not supported.
+    """
+    with torch.device("meta"):
+        module = _create(name, pretrained=False)
+    family_of(module)
+    return Backbone(module, name, "", _input_of(module))
+
+
+def architectures(pattern: str) -> list[str]:
+    """Names in timm that match a pattern with wildcards, or contain a part of a name."""
+    return list(timm.list_models(pattern if set("*?[") & set(pattern) else f"*{pattern}*"))
+
+
+def of_known_kind(architecture: str) -> bool:
+    """Whether the file of timm that builds it knows a model of one of the families; much faster than to build it."""
+    return bool(timm.models.is_model_in_modules(architecture, _files_with_families()))
+
+
+@functools.cache
+def _files_with_families() -> frozenset[str]:
+    known = {row.model for row in FAMILIES}
+    return frozenset(
+        name
+        for name in timm.list_modules()
+        for kind in vars(sys.modules[f"timm.models.{name}"]).values()
+        if isinstance(kind, type) and known & {base.__name__ for base in kind.__mro__}
+    )
+
+
+def licences(name: str) -> dict[str, str]:
+    """Tag of each set of weights on timm's hub -> its licence, as timm states it, or nothing."""
+    architecture, _, tag = name.partition(".")
+    tagged = [name] if tag else timm.list_pretrained(f"{architecture}.*")
+    configs = {full.partition(".")[2]: timm.get_pretrained_cfg(full) for full in tagged}
+    return {tag: (config.license if config else None) or "" for tag, config in configs.items()}
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:

@@ -13,7 +13,7 @@ from types import FrameType
 import typer
 from typer.exceptions import TyperException
 
-from ttctune.cli import evaluate, fit, inspect, merge, predict
+from ttctune.cli import doctor, evaluate, fit, inspect, merge, models, predict
 from ttctune.errors import TtcError
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.version import __version__
@@ -27,12 +27,12 @@ MEMORY_RAN_OUT = (
 app = typer.Typer(
     name="ttctune",
     help="Adapt a pre-trained vision transformer to your images in two stages.",
-    epilog="First: ttctune fit --data IMAGES --model deit_tiny_patch16_224",
+    epilog="First: ttctune doctor, then ttctune fit --data IMAGES --model deit_tiny_patch16_224",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (fit, evaluate, predict, inspect, merge):
+for verb in (fit, evaluate, predict, inspect, merge, models, doctor):
     app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(verb.command)
 
 

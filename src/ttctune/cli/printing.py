@@ -2,21 +2,17 @@
 
 import dataclasses
 import json
-import os
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
 from ttctune.adapted import Adapted
 from ttctune.adapter_folder import Record
+from ttctune.cli.tables import fits, hint, pairs_table, show, table_of
 from ttctune.evaluation import Evaluation
 from ttctune.recipe import Recipe
 from ttctune.run import Plan
@@ -26,13 +22,6 @@ LARGEST_MATRIX = 12
 WORST_PAIRS = 10
 #: Characters of a file's name that a narrow terminal still shows in one piece.
 WIDEST_NAME = 45
-#: Columns where output goes to a file or a pipe: enough for every row to be one line.
-PIPED_WIDTH = 1000
-
-
-def hint(line: str) -> None:
-    """One line on stderr."""
-    print(line, file=sys.stderr)
 
 
 def result(line: str) -> None:
@@ -46,7 +35,7 @@ def plan(plan: Plan, recipe: Recipe, as_json: bool) -> None:
         print(json.dumps(dataclasses.asdict(plan) | {"recipe": recipe.model_dump(mode="json")}))
         return
     counts = plan.parameters
-    table = _pairs()
+    table = pairs_table()
     table.add_row(
         "trained",
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
@@ -55,14 +44,14 @@ def plan(plan: Plan, recipe: Recipe, as_json: bool) -> None:
     table.add_row("precision", f"{plan.precision.title} ({plan.precision.reason})")
     table.add_row("time", f"about {_duration(plan.seconds)}")
     table.add_row("memory", f"about {plan.memory / 1e6:,.0f} MB at the peak")
-    _show(table)
+    show(table)
     print(f"\n{recipe.to_toml()}", end="")
 
 
 def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> None:
     """What `fit` reached, and the next commands to try."""
     counts, metrics = adapted.parameters, adapted.metrics
-    table = _pairs()
+    table = pairs_table()
     if metrics:
         table.add_row("val accuracy", f"{metrics['accuracy']:.1%} on {metrics['images']} images")
         table.add_row("balanced", f"{metrics['balanced_accuracy']:.1%}")
@@ -72,7 +61,7 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
     )
     table.add_row("saved", f"{folder} ({_size((folder / 'adapter.safetensors').stat().st_size)})")
-    _show(table)
+    show(table)
     tail = f" --weights {shlex.quote(str(weights))}" if weights else ""
     where = shlex.quote(str(folder))
     hint("next:")
@@ -84,41 +73,41 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
 
 def evaluation(evaluation: Evaluation, classes: tuple[str, ...], brief: bool = False) -> None:
     """Summary, a row per class, confusion."""
-    summary = _pairs()
+    summary = pairs_table()
     summary.add_row("read", f"{evaluation.part}, {evaluation.images} images")
     if evaluation.skipped:
         summary.add_row("left out", f"{evaluation.skipped} unreadable images")
     summary.add_row("accuracy", f"{evaluation.accuracy:.1%}")
     summary.add_row("balanced", f"{evaluation.balanced_accuracy:.1%}")
     summary.add_row("calibration", f"{evaluation.ece:.3f} expected error")
-    _show(summary)
+    show(summary)
     if brief:
         return
-    table = _table("class")
+    table = table_of("class")
     for column in ("precision", "recall", "F1", "images"):
         table.add_column(column, justify="right")
     for row in evaluation.per_class:
         numbers = (f"{row[k]:.1%}" if row["images"] else "" for k in ("precision", "recall", "f1"))
         table.add_row(row["class"], *numbers, str(row["images"]))
-    _show(table)
-    _show(_confusion(evaluation.confusion, classes))
+    show(table)
+    show(_confusion(evaluation.confusion, classes))
 
 
 def predictions(rows: list[dict[str, Any]]) -> None:
     """A row per image, most probable class first."""
-    table = _table()
+    table = table_of()
     longest = max((len(row["file"]) for row in rows), default=0)
     table.add_column("image", overflow="fold", min_width=min(longest, WIDEST_NAME))
     table.add_column("classes", overflow="fold")
     for row in rows:
         table.add_row(row["file"], ", ".join(f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]))
-    _show(table)
+    show(table)
 
 
 def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> None:
     """What an adapter folder holds."""
     counts, size = record.parameters, record.input
-    table = _pairs()
+    table = pairs_table()
     table.add_row("backbone", f"{record.backbone.name} ({record.backbone.digest[:12]})")
     table.add_row(
         "classes",
@@ -135,16 +124,16 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
         table.add_row("val accuracy", f"{record.metrics['accuracy']:.1%} on {record.metrics['images']} images")
     table.add_row("computed in", f"{record.settled.get('precision')} on {record.settled.get('device')}")
     table.add_row("made with", ", ".join(f"{k} {v}" for k, v in record.versions.items()))
-    _show(table)
+    show(table)
     if selection:
-        channels = _table("site")
+        channels = table_of("site")
         channels.add_column("K", justify="right")
         channels.add_column("share of importance", justify="right")
         channels.add_column("channels")
         for site, chosen in selection.items():
             listed = ", ".join(str(c) for c in chosen[:8].tolist()) + (", ..." if len(chosen) > 8 else "")
             channels.add_row(site, str(len(chosen)), _share(chosen, importance.get(site)), listed)
-        _show(channels)
+        show(channels)
 
 
 def _share(chosen: Tensor, score: Tensor | None) -> str:
@@ -156,52 +145,19 @@ def _share(chosen: Tensor, score: Tensor | None) -> str:
 
 def _confusion(confusion: list[list[int]], classes: tuple[str, ...]) -> Table:
     if len(classes) <= LARGEST_MATRIX:
-        matrix = _table("true \\ predicted")
+        matrix = table_of("true \\ predicted")
         for name in classes:
             matrix.add_column(name, justify="right", no_wrap=True)
         for name, row in zip(classes, confusion, strict=True):
             matrix.add_row(name, *(str(n) if n else "." for n in row))
-        console = _console()
-        if Measurement.get(console, console.options.update(width=PIPED_WIDTH), matrix).maximum <= console.width:
+        if fits(matrix):
             return matrix
     pairs = [(n, classes[i], classes[j]) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
-    table = _table("true", "most often taken for")
+    table = table_of("true", "most often taken for")
     table.add_column("images", justify="right")
     for n, true, predicted in sorted(pairs, key=lambda p: -p[0])[:WORST_PAIRS]:
         table.add_row(true, predicted, str(n))
     return table
-
-
-def _pairs() -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _show(table: Table) -> None:
-    """Print a table, an empty line before one with a head, and no blanks at the ends of lines."""
-    console = _console()
-    with console.capture() as captured:
-        console.print(table)
-    if table.show_header:
-        print()
-    for line in captured.get().splitlines():
-        print(line.rstrip())
-
-
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
 
 
 def _size(count: int) -> str:
