@@ -62,6 +62,14 @@ def test_doctor_fails_only_where_something_is_broken(ttctune, monkeypatch):
     assert ttctune("doctor").code == 1 and ttctune("doctor", "--json").json[2]["state"] == "problem"
 
 
+def test_doctor_takes_threads_and_refuses_what_is_no_number(ttctune, monkeypatch):
+    set_to = []
+    monkeypatch.setattr("torch.set_num_threads", set_to.append)
+    monkeypatch.setattr(doctor, "examine", lambda: FINDINGS)
+    assert ttctune("doctor", "--threads", 3).code == 0 and set_to == [3]
+    assert ttctune("doctor", "--threads", "many").code == 1
+
+
 def test_help_and_the_list_of_models_need_no_torch():
     code = "import sys; from ttctune.cli.main import main; main(['models']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

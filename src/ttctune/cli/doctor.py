@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 
 import typer
 
@@ -19,9 +20,10 @@ def command(threads: Threads = None, quiet: Quiet = False, as_json: Json = False
     from ttctune.doctor import examine
 
     if (number := threads_of(threads)) is not None:
-        import torch
+        with suppress(ImportError, OSError):  # a torch that cannot be imported is a finding
+            import torch
 
-        torch.set_num_threads(number)
+            torch.set_num_threads(number)
     findings = examine()
     shown = [finding for finding in findings if not quiet or finding.state != "ok"]
     if as_json:

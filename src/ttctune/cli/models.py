@@ -46,7 +46,7 @@ def command(
 
     names = candidates(pattern)
     if len(names) > QUICK and not quiet:
-        hint(f"looking at {len(names)} models, about {max(1, round(len(names) / 60))} min")
+        hint(f"looking at {len(names)} models, up to a second each")
     found = list(supported(names))
     if as_json:
         print(json.dumps([_to_json(model) for model in found]))
