@@ -1,21 +1,27 @@
 """Tiny random models of every supported family, in which nothing hides: each tensor is drawn at order 1."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before timm)
 
+import timm
 import timm.layers
 import timm.models.beit
+import timm.models.byobnet
 import timm.models.deit
 import timm.models.eva
+import timm.models.mobilevit
 import timm.models.vision_transformer as vit
 import torch
 from torch import Tensor, nn
 
 from ttctune.backbone.description import InputDescription
-from ttctune.backbone.model import Backbone, Site, tensor_digest
-from ttctune.method.attachment import Attachment, attach, verify_sites
+from ttctune.backbone.model import Backbone, Site, norm_names, tensor_digest
+from ttctune.backbone.verification import verify_sites
+from ttctune.method.attachment import Attachment, attach
+from ttctune.training.trainer import set_training
 
 SIDE, WIDTH, CLASSES = 32, 32, 4
 PICTURE = (3, SIDE, SIDE)
@@ -23,7 +29,30 @@ PICTURE = (3, SIDE, SIDE)
 _SIZES = {"img_size": SIDE, "patch_size": 8, "embed_dim": WIDTH, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
 _vit = partial(vit.VisionTransformer, **_SIZES)
 _eva = partial(timm.models.eva.Eva, **_SIZES, use_rot_pos_emb=True)
+_relpos = partial(timm.create_model, "vit_relpos_small_patch16_224", **_SIZES)
 
+
+def _staged(name: str, depths: tuple[int, ...], **settings: object) -> Callable[..., nn.Module]:
+    return partial(timm.create_model, name, depths=depths, **settings)
+
+
+_SWIN = {"img_size": SIDE, "window_size": 4, "embed_dim": 16, "num_heads": (2, 4), "mlp_ratio": 2.0}
+_CONVNEXT = {"dims": (8, 16, 16, 24), "ls_init_value": 1e-6}
+_MAXXVIT = {"img_size": SIDE, "embed_dim": (16, 32), "stem_width": 16, "transformer_dim_head": 8}
+
+
+def _hybrid(**settings: object) -> nn.Module:
+    stem = timm.create_model("test_resnet", features_only=True, out_indices=(1,))
+    return _vit(embed_layer=partial(timm.layers.HybridEmbed, backbone=stem), **{"patch_size": 1} | settings)
+
+
+def _mobilevit(**settings: object) -> nn.Module:
+    xxs = timm.models.mobilevit.model_cfgs["mobilevit_xxs"]
+    return timm.models.byobnet.ByobNet(replace(xxs, blocks=xxs.blocks[1:3], num_features=32), **settings)
+
+
+#: What LayerScale's vectors are called.
+LAYER_SCALES = ("gamma", "gamma_1", "gamma_2")
 #: A shift of all keys changes no attention: the softmax takes it out, so its gradient is zero.
 NO_EFFECT = "k_norm.bias"
 
@@ -48,6 +77,36 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "eva_split_qkv": partial(_eva, qkv_fused=False, swiglu_mlp=True, scale_attn_inner=True),
     "eva_rope": partial(_eva, attn_type="rope", init_values=1e-5, num_reg_tokens=2),
     "eva_post_norm": partial(_eva, use_post_norm=True),
+    "vit_rms_norm": partial(_vit, norm_layer=timm.layers.RmsNorm),
+    "vit_hybrid": _hybrid,
+    "vit_relpos": partial(_relpos, class_token=True, init_values=1e-5),
+    "vit_relpos_post_norm": partial(timm.create_model, "vit_relpos_base_patch16_rpn_224", **_SIZES),
+    "swin": _staged("swin_tiny_patch4_window7_224", (2, 1), **_SWIN),
+    "swinv2": _staged("swinv2_tiny_window8_256", (2, 1), **_SWIN),
+    "swinv2_cr": _staged("swinv2_cr_tiny_ns_224", (2, 1), **_SWIN),
+    "hiera": partial(
+        timm.create_model,
+        "hiera_tiny_224",
+        img_size=SIDE,
+        embed_dim=16,
+        num_heads=2,
+        stages=(1, 1),
+        q_pool=1,
+        mask_unit_size=(4, 4),
+        mlp_ratio=2.0,
+        init_values=1e-5,
+    ),
+    "pvt_v2": _staged("pvt_v2_b0", (1, 1), embed_dims=(16, 32), num_heads=(1, 2), sr_ratios=(2, 1), mlp_ratios=(2, 2)),
+    "tiny_vit": _staged(
+        "tiny_vit_5m_224", (1, 1, 1), embed_dims=(8, 16, 32), num_heads=(2, 2, 4), window_sizes=(4, 2, 2)
+    ),
+    "maxvit": _staged("maxvit_tiny_tf_224", (1, 1), block_type=("M", "M"), transformer_partition_ratio=8, **_MAXXVIT),
+    "coatnet": _staged("coatnet_0_rw_224", (1, 2), block_type=("C", "T"), transformer_init_values=1e-5, **_MAXXVIT),
+    "mobilevit": _mobilevit,
+    "convnext": _staged("convnext_tiny", (1, 1, 1, 1), **_CONVNEXT),
+    "convnext_conv": _staged("convnext_atto", (1, 1, 1, 1), **_CONVNEXT),
+    "convnext_rms_norm": _staged("convnext_tiny", (1, 1, 1, 1), norm_layer="rmsnorm", **_CONVNEXT),
+    "convnextv2": _staged("convnextv2_atto", (1, 1, 1, 1), dims=(8, 16, 16, 24)),
 }
 
 
@@ -75,15 +134,17 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     def normal(like: Tensor, std: float) -> Tensor:
         return std * torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters(recurse=False)}
+    around_one = [model.get_submodule(name) for name in norm_names(model)]
+    around_one += [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = {id(p) for norm in around_one for p in norm.parameters(recurse=False)}
     for name, p in model.named_parameters():
-        if name.rpartition(".")[2] in ("gamma", "gamma_1", "gamma_2"):
+        if name.rpartition(".")[2] in LAYER_SCALES:
             sign = torch.randint(0, 2, p.shape, generator=generator) * 2 - 1
             p.copy_(sign * (0.5 + torch.rand(p.shape, generator=generator)))
         elif id(p) in norms:
             p.copy_(normal(p, 0.3) + (1.0 if name.endswith("weight") else 0.0))
-        elif p.ndim == 2 and name.endswith("weight"):
-            p.copy_(normal(p, p.shape[1] ** -0.5))
+        elif p.ndim >= 2 and name.endswith("weight"):
+            p.copy_(normal(p, p[0].numel() ** -0.5))
         else:
             p.copy_(normal(p, 0.3))
     return model
@@ -179,7 +240,7 @@ def print_of(model: nn.Module) -> dict[str, object]:
 
 def train_step(model: nn.Module, rate: float = 0.1) -> None:
     """One step of gradient descent in training mode, on every parameter that asks for a gradient."""
-    model.train()
+    set_training(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     images = pictures(dtype=trained[0].dtype)
     per_image_loss(model(images), labels()).mean().backward()

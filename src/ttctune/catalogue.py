@@ -5,25 +5,27 @@ from contextlib import suppress
 
 import torch
 
+from ttctune.backbone.architectures import supported_architectures
 from ttctune.backbone.model import Backbone, Site, head_names
-from ttctune.backbone.opening import architectures, licences, of_known_kind, open_shell
+from ttctune.backbone.opening import architectures, licences, open_shell
 from ttctune.backbone.recommended import Architecture
+from ttctune.backbone.verification import verify_sites
 from ttctune.errors import BackboneError, SiteError
-from ttctune.method.attachment import verify_sites
 from ttctune.recipe import SITE_KINDS
 
 
 def candidates(pattern: str) -> list[str]:
-    """Names of architectures that match, and may be supported.
+    """Names of architectures that match and belong to a family.
 
     Args:
         pattern: With wildcards, or a part of the name.
 
     Raises:
-        BackboneError: timm has none such, or none of a known kind.
+        BackboneError: timm has none such, or none of a family.
     """
     found = architectures(pattern)
-    known = [name for name in found if of_known_kind(name)]
+    listed = {name for family in supported_architectures().values() for name in family}
+    known = [name for name in found if name in listed]
     if not known:
         given = f"{found[0]}, of a family that is not supported" if found else f"no model of timm matches {pattern!r}"
         raise BackboneError(given, "a model that can be adapted", "see `ttctune models`, or try `ttctune models vit`")

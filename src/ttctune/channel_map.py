@@ -39,6 +39,7 @@ def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, T
         blocks = sorted(int(n.partition(".")[0]) for n in {*selection, *importance} if n.partition(".")[2] == kind)
         shade, marks = _rows(kind, blocks, selection, importance)
         extent = (-0.5, shade.shape[1] - 0.5, len(blocks) - 0.5, -0.5)
+        axis.set_facecolor("#dbe7f3")  # seen where a block has fewer channels than the widest
         axis.imshow(
             shade.numpy(),
             aspect="auto",
@@ -67,7 +68,10 @@ def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, T
 def _rows(
     kind: str, blocks: list[int], selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Shade (blocks x channels, rank of the score in 0..1) and marks (blocks x channels, bool)."""
+    """Shade (blocks x channels, rank of the score in 0..1) and marks (blocks x channels, bool).
+
+    Beyond the width of a block's site the shade is NaN.
+    """
     names = [f"{block}.{kind}" for block in blocks]
     scored = [importance[name] for name in names if name in importance]
     chosen = [selection[name] for name in names if name in selection]
@@ -76,7 +80,8 @@ def _rows(
     for row, name in enumerate(names):
         if name in importance:
             ranks = importance[name].argsort().argsort()
-            shade[row, : len(ranks)] = ranks / max(width - 1, 1)
+            shade[row, : len(ranks)] = ranks / max(len(ranks) - 1, 1)
+            shade[row, len(ranks) :] = float("nan")
         if name in selection:
             marks[row, selection[name]] = True
     return shade, marks

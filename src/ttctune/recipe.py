@@ -62,7 +62,7 @@ class Recipe(BaseModel):
     tune_epochs: int = Field(18, ge=0, description="epochs of stage 2; 0 stops after the alignment")
     sites: tuple[SiteKind, ...] = Field(("attn", "mlp"), description="layers whose output channels are tuned")
     channels: int | float = Field(
-        0.25, description="channels a site: a number, or a share of the model's width below 1"
+        0.25, description="channels a site: a number, or a share of the site's own width below 1"
     )
     budget: int | None = Field(None, ge=1, description="parameters over all sites, spent by score; replaces --channels")
     form: Form = Field("map", description="K x K map of the channels, or their own weight rows")
@@ -220,11 +220,11 @@ class Recipe(BaseModel):
         """Learning rate of the head."""
         return self.head_learning_rate or self.learning_rate / 2
 
-    def channels_of(self, model_width: int) -> int:
-        """K, the channels a site, for a model that is `model_width` channels wide."""
+    def channels_of(self, width: int) -> int:
+        """K, the channels to tune, of a site that is `width` channels wide."""
         if isinstance(self.channels, int):
             return self.channels
-        return max(1, round(self.channels * model_width))
+        return max(1, round(self.channels * width))
 
     def change(self, **changes: Any) -> "Recipe":
         """A checked copy with other values."""

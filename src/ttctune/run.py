@@ -15,9 +15,11 @@ from ttctune.adapted import Adapted
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
+from ttctune.backbone.verification import verify_sites
 from ttctune.errors import DataError, FolderError, RecipeError
 from ttctune.images import ImageData, open_images
-from ttctune.method.attachment import Attachment, attach, verify_sites
+from ttctune.method.attachment import Attachment, attach
+from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
 from ttctune.output_folder import CHECKPOINT, finish
 from ttctune.recipe import Recipe
@@ -42,7 +44,7 @@ class Run:
         sites: Where channels may be tuned, each seen acting.
         trainer: Trains the copy.
         images: Decoded images.
-        recipe: The settings.
+        recipe: The settings, with the sites that the family has.
     """
 
     attachment: Attachment
@@ -121,6 +123,7 @@ def adapt(
         run = prepare(model, data, recipe, weights, place, reporter, cache)
         reporter.say(describe(run))
         state = settle(run, state)
+        recipe = run.recipe
 
         def keep(state: Checkpoint) -> None:
             if folder:
@@ -156,12 +159,13 @@ def plan(
     place = find_device(device, threads)
     reporter = Reporter(quiet)
     run = prepare(model, data, recipe, weights, place, reporter, None)
+    recipe = run.recipe
     settle(run, Checkpoint())
     random = {site.name: torch.rand(site.width) for site in run.sites}
     seconds = 0.0
     for stage in stages_of(recipe):
         if stage.name == "tune":
-            run.attachment.tune(run.sites, select(random, run.sites, run.attachment, recipe), recipe.form)
+            run.attachment.tune(run.sites, select(random, run.sites, recipe), recipe.form)
             run.trainer.model.to(place)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         run.trainer.probe(groups, run.trainer.precision)
@@ -196,11 +200,14 @@ def prepare(
     `cache_folder`, or to a temporary place where it is None.
     """
     backbone = open_backbone(model, weights)
+    recipe = _with_sites_of(backbone, recipe, reporter)
     description = pictures_for(backbone, recipe)
     sites = backbone.sites(recipe.sites)
-    _check_channels(recipe, backbone, sites)
+    _check_channels(recipe, sites)
     size = (description.height, description.width)
-    verify_sites(attach(backbone, 2, image_size=size).model, sites, (description.channels, *size))
+    trial = attach(backbone, 2, image_size=size).model
+    prefix_tokens(trial, recipe.tokens)  # refused before anything is trained
+    verify_sites(trial, sites, (description.channels, *size))
     images = open_images(
         data,
         description,
@@ -330,7 +337,17 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     return dataclasses.replace(adapted, metrics=metrics)
 
 
-def _check_channels(recipe: Recipe, backbone: Backbone, sites: tuple[Site, ...]) -> None:
+def _with_sites_of(backbone: Backbone, recipe: Recipe, reporter: Reporter) -> Recipe:
+    """The default sites are those of them that a block of the family has; others are taken at their word."""
+    offered = tuple(kind for kind in recipe.sites if kind in backbone.family.sites)
+    if recipe.sites != Recipe.model_fields["sites"].default or offered in ((), recipe.sites):
+        return recipe
+    missing = ", ".join(kind for kind in recipe.sites if kind not in offered)
+    reporter.say(f"{backbone.family.title} has no site {missing}: channels are tuned at {', '.join(offered)}")
+    return recipe.change(sites=offered)
+
+
+def _check_channels(recipe: Recipe, sites: tuple[Site, ...]) -> None:
     if recipe.budget is not None:
         cheapest = min(parameters_of(site, recipe.form, 1) for site in sites)
         if recipe.budget < cheapest:
@@ -338,8 +355,10 @@ def _check_channels(recipe: Recipe, backbone: Backbone, sites: tuple[Site, ...])
                 f"budget = {recipe.budget}", f"at least {cheapest}, the cost of one channel", "raise --budget"
             )
         return
-    k, narrowest = recipe.channels_of(backbone.width), min(site.width for site in sites)
-    if k > narrowest:
+    narrowest = min(sites, key=lambda site: site.width)
+    if recipe.channels_of(narrowest.width) > narrowest.width:
         raise RecipeError(
-            f"channels = {k}", f"at most {narrowest}, the width of the narrowest site", "lower --channels"
+            f"channels = {recipe.channels}",
+            f"at most {narrowest.width}, the width of the narrowest site, {narrowest.name}",
+            "lower --channels, or give a share below 1",
         )

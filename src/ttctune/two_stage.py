@@ -58,7 +58,7 @@ def two_stage(
         importance = importance_of(trainer, sites, recipe)
         settled = {**state.settled, "accumulation": trainer.accumulation}
         state = replace(state, importance=importance, settled=settled)
-    attachment.tune(sites, select(state.importance, sites, attachment, recipe), recipe.form)
+    attachment.tune(sites, select(state.importance, sites, recipe), recipe.form)
     if state.stage != tune.name:
         state = replace(state, stage=tune.name, epoch=0, adapter=attachment.adapter.state_dict(), optimizer={})
         keep(state)
@@ -85,11 +85,11 @@ def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> 
         )
 
 
-def select(importance: dict[str, Tensor], sites: tuple[Site, ...], attachment: Attachment, recipe: Recipe) -> Selection:
+def select(importance: dict[str, Tensor], sites: tuple[Site, ...], recipe: Recipe) -> Selection:
     """K channels a site, or the recipe's one budget over all sites."""
     if recipe.budget is not None:
         return select_by_budget(importance, sites, recipe.budget, recipe.form)
-    return select_per_site(importance, recipe.channels_of(attachment.backbone.width))
+    return select_per_site(importance, {site.name: recipe.channels_of(site.width) for site in sites})
 
 
 def _train(

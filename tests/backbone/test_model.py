@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from models import WIDTH, backbone_of, print_of, tiny
+from models import backbone_of, print_of, tiny
 from ttctune.backbone.families import FAMILIES
 from ttctune.backbone.model import (
     Site,
@@ -49,7 +49,10 @@ def test_sites_come_in_order_of_depth_also_beyond_nine():
 
 def test_a_kind_of_layer_that_is_not_there_is_refused():
     """EVA with separate projections has no `qkv`; the message names what was looked for and where."""
-    with pytest.raises(SiteError, match=r"site 'qkv': module:Eva has nothing at blocks\.0\.attn\.qkv; expected one"):
+    with pytest.raises(
+        SiteError,
+        match=r"site 'qkv': module:Eva has nothing \(q_proj and k_proj and v_proj and proj instead\) at blocks\.0\.attn\.qkv; expected one",
+    ):
         backbone_of(tiny("eva_split_qkv")).sites(("qkv",))
 
 
@@ -68,9 +71,48 @@ def test_stream_is_refused_where_no_norm_reads_it(family):
         backbone_of(tiny(family)).sites(("stream",))
 
 
-def test_width_is_that_of_the_residual_stream():
-    """Also for a model without a head."""
-    assert WIDTH == backbone_of(tiny("vit", num_classes=0)).width
+def test_sites_of_stages_have_the_width_of_their_stage():
+    """Layers and stream of a Swin: 16 channels in two blocks of the first stage, 32 in the second."""
+    sites = backbone_of(tiny("swin")).sites(("attn", "fc1", "stream"))
+    assert [16, 16, 32] == [site.width for site in sites if site.kind == "attn"]
+    assert [32, 32, 64] == [site.width for site in sites if site.kind == "fc1"]
+    assert [16, 16, 32] == [site.width for site in sites if site.kind == "stream"]
+
+
+@pytest.mark.parametrize(("family", "axis"), [("convnext", -1), ("convnext_conv", 1)])
+def test_the_layer_says_where_its_channels_are(family, axis):
+    """Last for a Linear, second for a 1 x 1 convolution; the sizes are the same."""
+    sites = backbone_of(tiny(family)).sites(("mlp", "fc1"))
+    assert Site(1, "mlp", "stages.1.blocks.0.mlp.fc2", 16, 64, axis, has_bias=True) == sites[2]
+    assert {axis} == {site.axis for site in sites}
+
+
+class _Standardised(nn.Conv2d):
+    """Stands for a layer that changes its weight before it is used."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (nn.Conv2d(32, 8, 3), "Conv2d 3 x 3"),
+        (nn.Conv2d(32, 8, 1, groups=4), "Conv2d 1 x 1 of 4 groups"),
+        (nn.Conv2d(32, 8, 1, stride=2), "Conv2d 1 x 1 of stride 2 x 2"),
+        (nn.Conv2d(32, 8, 1, padding=1), "Conv2d 1 x 1 of padding 1 x 1"),
+        (_Standardised(32, 8, 1), "_Standardised 1 x 1"),
+    ],
+)
+def test_a_convolution_that_is_no_linear_layer_is_refused_by_name(layer, named):
+    """Only a plain 1 x 1 convolution computes W x + b at every position."""
+    model = tiny("convnext_conv")
+    model.stages[1].blocks[0].mlp.fc2 = layer
+    with pytest.raises(SiteError, match=rf"has {named} at stages\.1\.blocks\.0\.mlp\.fc2; expected one linear layer"):
+        backbone_of(model).sites(("mlp",))
+
+
+def test_norms_that_scale_without_a_shift_are_norms():
+    """torch's RMSNorm and timm's, in any layout."""
+    layers = (nn.RMSNorm(4), timm.layers.RmsNorm(4), timm.layers.RmsNorm2d(4), timm.layers.SimpleNorm2d(4))
+    assert ("0", "1", "2", "3") == norm_names(nn.Sequential(*layers, nn.GroupNorm(1, 4)))
 
 
 def test_norms_without_a_scale_are_left_out():
@@ -86,7 +128,10 @@ def test_norms_without_a_scale_are_left_out():
         ("deit_distilled", "ViT, DeiT, DINOv2, CLIP, SigLIP"),
         ("vit_post_norm", "ViT with post-norm blocks"),
         ("beit", "BEiT"),
-        ("eva", "EVA"),
+        ("eva", "EVA, EVA-02, DINOv3"),
+        ("swin", "Swin"),
+        ("maxvit", "MaxViT"),
+        ("coatnet", "CoAtNet"),
         ("eva_post_norm", "EVA with post-norm blocks"),
     ],
 )
@@ -95,14 +140,26 @@ def test_the_family_follows_from_model_and_blocks(family, title):
     assert title == family_of(tiny(family)).title
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilevitv2_050", "vit_relpos_small_patch16_224"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("resnet10t", r"a ResNet without LayerNorm \(BatchNorm2d instead\)"),
+        ("mobilevitv2_050", r"a ByobNet without LayerNorm \(BatchNormAct2d, GroupNorm1 instead\)"),
+    ],
+)
+def test_a_model_without_layer_norm_is_refused_by_name_and_reason(name, reason):
+    """Stage 1 would have nothing to tune; the message names the class and the norms it has."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(BackboneError, match=f"^{reason}; expected LayerNorms or RMSNorms, which stage 1 tunes"):
+        family_of(model)
+
+
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "vit_small_patch16_18x2_224"])
 def test_a_model_of_another_family_is_refused(name):
     """The message names its class, and the families that are supported."""
-    model = (
-        timm.create_model(name, num_classes=0, device="meta")
-        if name.startswith("vit")
-        else (timm.create_model(name, num_classes=0))
-    )
+    with torch.device("meta"):
+        model = timm.create_model(name)
     with pytest.raises(BackboneError, match=f"^a {type(model).__name__}") as caught:
         family_of(model)
     assert all(row.title in str(caught.value) for row in FAMILIES)

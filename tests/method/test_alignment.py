@@ -107,7 +107,7 @@ def test_numbers_of_vit_b_16():
     backbone = Backbone(vit_b, "vit_base_patch16_224", "", backbone_of(tiny("vit")).input)
     recipe = Recipe.preset("paper")
     sites = backbone.sites(recipe.sites)
-    k = recipe.channels_of(backbone.width)
+    k = recipe.channels_of(768)
     attachment = attach(backbone, 10)
     attachment.tune(sites, {site.name: torch.arange(k) for site in sites}, recipe.form)
     assert 96 == k

@@ -22,8 +22,9 @@ from models import (
     train_step,
 )
 from ttctune.backbone.model import Site
+from ttctune.backbone.verification import verify_sites
 from ttctune.errors import BackboneError, SiteError
-from ttctune.method.attachment import attach, load_adapter, verify_sites
+from ttctune.method.attachment import attach, load_adapter
 from ttctune.method.importance import score
 from ttctune.method.merge import merge
 

@@ -212,7 +212,7 @@ def test_lowest_is_taylor_with_the_order_turned(vit):
     """Its K channels are those of the K smallest Taylor scores."""
     sites = _sites("mlp")
     taylor, lowest = _score(vit, sites), _score(vit, sites, "lowest")
-    for name, channels in select_per_site(lowest, 5).items():
+    for name, channels in select_per_site(lowest, dict.fromkeys(lowest, 5)).items():
         assert sorted(taylor[name].argsort()[:5].tolist()) == channels.tolist()
 
 
@@ -358,7 +358,7 @@ def test_patches_behind_the_last_attention_decide_nothing_and_are_refused(vit, k
     scores = _score(vit, (last,), tokens="patches")
     assert 0.0 == float(scores[last.name].abs().max())
     with pytest.raises(ScoreError, match=f"site {last.name} that are all 0"):
-        select_per_site(scores, 4)
+        select_per_site(scores, dict.fromkeys(scores, 4))
     with pytest.raises(ScoreError, match="all 0"):
         select_by_budget(scores, (last,), 100, "map")
 
@@ -370,7 +370,7 @@ def test_a_head_of_zeros_decides_nothing_and_is_refused(kind):
     nn.init.zeros_(model.head.weight)
     sites = _sites(kind, family="vit")
     with pytest.raises(ScoreError, match="the head is all zero"):
-        select_per_site(_score(model, sites, batches=[(pictures(), labels())]), 4)
+        select_per_site(_score(model, sites, batches=[(pictures(), labels())]), {site.name: 4 for site in sites})
 
 
 @pytest.mark.parametrize("importance", ["taylor", "taylor_weight", "l2", "random"])

@@ -26,14 +26,14 @@ def test_exactly_k_channels_with_ties_to_the_lower_index(scores, data):
     """The first k of a sort by falling score and rising index, handed out in ascending order, as int64."""
     k = data.draw(st.integers(1, len(scores)))
     expected = sorted(sorted(range(len(scores)), key=lambda c: (-scores[c], c))[:k])
-    found = select_per_site({"0.attn": torch.tensor(scores, dtype=torch.float32)}, k)["0.attn"]
+    found = select_per_site({"0.attn": torch.tensor(scores, dtype=torch.float32)}, {"0.attn": k})["0.attn"]
     assert torch.int64 == found.dtype
     assert expected == found.tolist()
 
 
 def test_a_tie_at_the_border_of_k_goes_to_the_lower_index():
     """Channels 1, 2 and 4 tie for the two places behind channel 3."""
-    assert [1, 2, 3] == select_per_site({"a": torch.tensor([0.0, 5, 5, 9, 5])}, 3)["a"].tolist()
+    assert [1, 2, 3] == select_per_site({"a": torch.tensor([0.0, 5, 5, 9, 5])}, {"a": 3})["a"].tolist()
 
 
 def test_ranking_is_stable_in_wide_sites():
@@ -45,29 +45,29 @@ def test_ranking_is_stable_in_wide_sites():
 
 
 def test_every_site_is_selected_by_its_own_scores():
-    """Sites of different widths keep their names and take k channels each."""
+    """Sites of different widths keep their names and take as many channels each as they are told."""
     scores = {"0.attn": torch.tensor([3.0, 1, 2]), "0.fc1": torch.tensor([0.0, 1, 5, 2, 4])}
-    found = {name: channels.tolist() for name, channels in select_per_site(scores, 2).items()}
-    assert {"0.attn": [0, 2], "0.fc1": [2, 4]} == found
+    found = {name: channels.tolist() for name, channels in select_per_site(scores, {"0.attn": 2, "0.fc1": 3}).items()}
+    assert {"0.attn": [0, 2], "0.fc1": [2, 3, 4]} == found
 
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_k_outside_one_to_width_is_refused(k):
     """The message names k, the site and the bounds."""
     with pytest.raises(RecipeError, match=rf"^{k} channels at site 0.attn; expected 1 to 3"):
-        select_per_site({"0.attn": torch.tensor([1.0, 2, 3])}, k)
+        select_per_site({"0.attn": torch.tensor([1.0, 2, 3])}, {"0.attn": k})
 
 
 def test_k_larger_than_one_of_several_sites_is_refused():
     """The narrow site is the one that is named."""
     scores = {"0.fc1": torch.arange(8.0), "0.attn": torch.arange(3.0)}
     with pytest.raises(RecipeError, match=r"site 0\.attn"):
-        select_per_site(scores, 4)
+        select_per_site(scores, dict.fromkeys(scores, 4))
 
 
 def test_all_channels_of_a_site_may_be_selected():
     """K equal to the width."""
-    assert [0, 1, 2] == select_per_site({"a": torch.tensor([1.0, 3, 2])}, 3)["a"].tolist()
+    assert [0, 1, 2] == select_per_site({"a": torch.tensor([1.0, 3, 2])}, {"a": 3})["a"].tolist()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -75,7 +75,7 @@ def test_scores_that_are_not_finite_are_refused(bad):
     """One such score is enough, in both ways of selecting."""
     scores = {"2.mlp": torch.tensor([1.0, bad, 2.0])}
     with pytest.raises(ScoreError, match=r"2\.mlp that are not finite"):
-        select_per_site(scores, 1)
+        select_per_site(scores, {"2.mlp": 1})
     with pytest.raises(ScoreError, match=r"2\.mlp that are not finite"):
         select_by_budget(scores, [Site(2, "mlp", "x", 3, 5, -1, has_bias=True)], 50, "map")
 
@@ -84,7 +84,7 @@ def test_scores_that_are_not_finite_are_refused(bad):
 def test_scores_that_are_all_equal_are_refused(value):
     """They decide nothing; the message says what they all are."""
     with pytest.raises(ScoreError, match=f"all {value:g}"):
-        select_per_site({"0.attn": torch.full((4,), value)}, 2)
+        select_per_site({"0.attn": torch.full((4,), value)}, {"0.attn": 2})
 
 
 @pytest.mark.parametrize("family", ["vit", "vit_no_qkv_bias"])

@@ -1,4 +1,4 @@
-"""A model as the method sees it: blocks, sites, norms, width, and a copy that shares its tensors."""
+"""A model as the method sees it: blocks, sites, norms, and a copy that shares its tensors."""
 
 import copy
 import hashlib
@@ -6,13 +6,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeGuard
 
 import torch
 from torch import nn
 
 from ttctune.backbone.description import InputDescription
-from ttctune.backbone.families import FAMILIES, Family
+from ttctune.backbone.families import FAMILIES, NORMS, Family
 from ttctune.errors import BackboneError, SiteError
+
+#: Norms that stage 1 leaves alone, for the message where a model has no others.
+_OTHER_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Site:
         path: Full name of the layer (for `stream`: of the norm whose input is the stream).
         width: Number of channels.
         inputs: Number of input features of the layer; 0 for `stream`.
-        axis: Dimension of the output that holds the channels.
+        axis: Dimension of the output that holds the channels: the last, or 1 where the layer is a 1 x 1 convolution.
         has_bias: Whether the layer adds a bias.
     """
 
@@ -67,15 +71,10 @@ class Backbone:
     @cached_property
     def blocks(self) -> tuple[str, ...]:
         """Full names of the blocks, in order."""
-        return tuple(n for n, _ in self.model.named_modules() if re.fullmatch(self.family.blocks, n))
-
-    @property
-    def width(self) -> int:
-        """Channels of the residual stream."""
-        return int(self.model.num_features)  # type: ignore[arg-type]
+        return block_names(self.model, self.family)
 
     def norms(self) -> tuple[str, ...]:
-        """Full names of every LayerNorm that has a scale."""
+        """Full names of every LayerNorm or RMSNorm that has a scale."""
         return norm_names(self.model)
 
     def sites(self, kinds: Iterable[str]) -> tuple[Site, ...]:
@@ -88,51 +87,81 @@ class Backbone:
         return tuple(self._site(i, block, kind) for i, block in enumerate(self.blocks) for kind in kinds)
 
     def _site(self, index: int, block: str, kind: str) -> Site:
-        if kind == "stream":
-            if self.family.stream is None:
-                raise SiteError(
-                    f"site 'stream' in {self.family.title}",
-                    "blocks whose second norm reads the residual stream",
-                    "choose among attn, mlp, qkv, fc1",
-                )
-            path = f"{block}.{self.family.stream}"
-            return Site(index, kind, path, self.width, 0, self.family.axis, has_bias=False)
-        if kind not in self.family.sites:
-            known = ", ".join([*self.family.sites, *(["stream"] if self.family.stream else [])])
-            raise SiteError(f"site {kind!r}", f"one of {known}", "choose other --sites")
-        path = f"{block}.{self.family.sites[kind]}"
-        layer = find(self.model, path)
-        if not isinstance(layer, nn.Linear):
-            found = "nothing" if layer is None else type(layer).__name__
+        if kind not in self.family.kinds:
             raise SiteError(
-                f"site {kind!r}: {self.name} has {found} at {path}",
-                "one linear layer",
+                f"site {kind!r} in {self.family.title}",
+                f"one of {', '.join(self.family.kinds)}",
                 "choose other --sites",
             )
-        return Site(index, kind, path, layer.out_features, layer.in_features, self.family.axis, layer.bias is not None)
+        if kind == "stream":
+            path = f"{block}.{self.family.stream}"
+            width = int(self.model.get_submodule(path).weight.numel())  # type: ignore[operator]
+            return Site(index, kind, path, width, 0, -1, has_bias=False)
+        path = f"{block}.{self.family.sites[kind]}"
+        layer = find(self.model, path)
+        if not is_linear(layer):
+            raise SiteError(
+                f"site {kind!r}: {self.name} has {_described(self.model, path)} at {path}",
+                "one linear layer or 1 x 1 convolution",
+                "choose other --sites",
+            )
+        outputs, inputs = layer.weight.shape[:2]
+        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+        return Site(index, kind, path, outputs, inputs, axis, has_bias=layer.bias is not None)
 
 
 def family_of(model: nn.Module) -> Family:
     """The family of a model, by the names of its class and of its blocks' class.
 
     Raises:
-        BackboneError: No row of the table fits, or the model has no LayerNorm.
+        BackboneError: The model has no LayerNorm, or not just one row of the table fits.
     """
+    name = type(model).__name__
+    if not norm_names(model):
+        kinds = {type(m).__name__ for m in model.modules() if isinstance(m, _OTHER_NORMS)}
+        found = f" ({', '.join(sorted(kinds))} instead)" if kinds else ""
+        raise BackboneError(
+            f"a {name} without LayerNorm{found}", "LayerNorms or RMSNorms, which stage 1 tunes", "choose another model"
+        )
     lineage = {cls.__name__ for cls in type(model).__mro__}
     candidates = [row for row in FAMILIES if row.model in lineage]
-    kinds = {type(m).__name__ for row in candidates for n, m in model.named_modules() if re.fullmatch(row.blocks, n)}
-    for row in candidates:
-        if kinds == {row.block}:
-            if not norm_names(model):
-                raise BackboneError(
-                    f"{type(model).__name__} without LayerNorm",
-                    "a model with LayerNorm",
-                    "choose another model",
-                )
-            return row
-    described = type(model).__name__ + (f" with blocks of {', '.join(sorted(kinds))}" if kinds else "")
+    fitting = [row for row in candidates if block_names(model, row)]
+    if len(fitting) == 1:
+        return fitting[0]
+    places = {type(m).__name__ for row in candidates for n, m in model.named_modules() if re.fullmatch(row.blocks, n)}
+    described = name + (f" with blocks of {', '.join(sorted(places))}" if places else "")
     supported = "; ".join(row.title for row in FAMILIES)
     raise BackboneError(f"a {described}", f"a model of one of these families: {supported}", "choose such a model")
+
+
+def block_names(model: nn.Module, family: Family) -> tuple[str, ...]:
+    """Full names of a model's blocks, in order."""
+    modules = model.named_modules()
+    return tuple(n for n, m in modules if type(m).__name__ == family.block and re.fullmatch(family.blocks, n))
+
+
+def is_linear(layer: nn.Module | None) -> TypeGuard[nn.Linear | nn.Conv2d]:
+    """Whether a layer computes W x + b at every position: a Linear, or a plain 1 x 1 convolution."""
+    if type(layer) is nn.Conv2d:  # a subclass may change the weight first, as weight standardisation does
+        plain = (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1)
+        return plain and layer.padding in ((0, 0), "valid", "same")
+    return isinstance(layer, nn.Linear)
+
+
+def _described(model: nn.Module, path: str) -> str:
+    """What is at `path` instead of a linear layer; where nothing is, what is beside it."""
+    layer = find(model, path)
+    if isinstance(layer, nn.Conv2d):
+        details = [f"{layer.groups} groups"] if layer.groups > 1 else []
+        for name, values, plain in (("stride", layer.stride, 1), ("padding", layer.padding, 0)):
+            if not isinstance(values, str) and set(values) != {plain} and layer.kernel_size == (1, 1):
+                details.append(f"{name} {_times(values)}")
+        return f"{type(layer).__name__} {_times(layer.kernel_size)}" + (f" of {', '.join(details)}" * bool(details))
+    if layer is not None:
+        return type(layer).__name__
+    parent = find(model, path.rpartition(".")[0])
+    beside = [name for name, child in (parent.named_children() if parent else ()) if is_linear(child)]
+    return f"nothing ({' and '.join(beside)} instead)" if beside else "nothing"
 
 
 def find(model: nn.Module, path: str) -> nn.Module | None:
@@ -149,9 +178,17 @@ def replace(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
+def _times(values: Iterable[int]) -> str:
+    return " x ".join(map(str, values))
+
+
 def norm_names(model: nn.Module) -> tuple[str, ...]:
-    """Full names of the LayerNorms that have a scale; timm's variants are subclasses."""
-    return tuple(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm) and m.weight is not None)
+    """Full names of the LayerNorms and RMSNorms that have a scale."""
+    return tuple(n for n, m in model.named_modules() if _is_norm(m) and getattr(m, "weight", None) is not None)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return any(cls.__name__ in NORMS for cls in type(module).__mro__)
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:

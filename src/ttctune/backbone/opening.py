@@ -1,9 +1,9 @@
 """From a timm name, a local folder or a module to a `Backbone`; together with `saving`, all that imports timm."""
 
 import difflib
-import functools
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import timm.data  # isort: skip
 import timm.models  # isort: skip
 
 from ttctune.backbone.description import InputDescription
-from ttctune.backbone.families import FAMILIES
 from ttctune.backbone.model import Backbone, family_of, head_names, tensor_digest
 from ttctune.errors import BackboneError, WeightsError
 
@@ -73,22 +72,6 @@ def open_shell(name: str) -> Backbone:
 def architectures(pattern: str) -> list[str]:
     """Names in timm that match a pattern with wildcards, or contain a part of a name."""
     return list(timm.list_models(pattern if set("*?[") & set(pattern) else f"*{pattern}*"))
-
-
-def of_known_kind(architecture: str) -> bool:
-    """Whether the file of timm that builds it knows a model of one of the families; much faster than to build it."""
-    return bool(timm.models.is_model_in_modules(architecture, _files_with_families()))
-
-
-@functools.cache
-def _files_with_families() -> frozenset[str]:
-    known = {row.model for row in FAMILIES}
-    return frozenset(
-        name
-        for name in timm.list_modules()
-        for kind in vars(sys.modules[f"timm.models.{name}"]).values()
-        if isinstance(kind, type) and known & {base.__name__ for base in kind.__mro__}
-    )
 
 
 def licences(name: str) -> dict[str, str]:
@@ -179,13 +162,36 @@ def _fits(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) ->
 
 def _input_of(module: nn.Module) -> InputDescription:
     config = timm.data.resolve_model_data_config(module)
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or config["input_size"][1:]
+    size = _own_size(module) or config["input_size"][1:]
+    channels = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), len(config["mean"]))
     return InputDescription(
         height=int(size[0]),
         width=int(size[1]),
-        mean=tuple(float(v) for v in config["mean"]),
-        std=tuple(float(v) for v in config["std"]),
+        mean=_for_channels(config["mean"], channels),
+        std=_for_channels(config["std"], channels),
         interpolation=config["interpolation"],
         crop_share=float(config["crop_pct"]),
         crop_mode=config["crop_mode"],
     )
+
+
+def _own_size(module: nn.Module) -> tuple[int, int] | None:
+    """Height and width that a model was built for, where it says so itself."""
+    size: tuple[int, int] | None
+    for place in (getattr(module, "patch_embed", None), module):
+        if (size := getattr(place, "img_size", None)) is not None:
+            return size
+    if hasattr(module, "tokens_spatial_shape"):  # Hiera
+        shape, stride = module.tokens_spatial_shape, module.patch_stride
+        return shape[0] * stride[0], shape[1] * stride[1]  # type: ignore[index,operator,return-value]
+    return None
+
+
+def _for_channels(colours: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Statistics of as many channels as the model takes, from those of three colours.
+
+    As timm adapts the weights of the first layer: one channel stands for all colours, more repeat them in turn.
+    """
+    if channels == 1:
+        return (float(statistics.fmean(colours)),)
+    return tuple(float(colours[i % len(colours)]) for i in range(channels))

@@ -45,6 +45,7 @@ class Recommendation:
 
 
 VIT = "ViT, DeiT, DINOv2, CLIP, SigLIP"
+EVA = "EVA, EVA-02, DINOv3"
 FREE = "apache-2.0"
 TWO, EIGHT, GPU = "two CPU cores", "eight CPU cores, or a GPU", "a GPU"
 SMALLER = "a GPU; with --image-size 224 eight CPU cores"
@@ -63,7 +64,7 @@ def _row(
 RECOMMENDED: tuple[Recommendation, ...] = (
     _row("deit_tiny_patch16_224.fb_in1k", VIT, 224, 5_524_416, 192, 12, FREE, TWO, "ImageNet-1k"),
     _row("vit_tiny_patch16_224.augreg_in21k", VIT, 224, 5_524_416, 192, 12, FREE, TWO, "ImageNet-21k"),
-    _row("eva02_small_patch14_224.mim_in22k", "EVA", 224, 21_621_120, 384, 12, "mit", EIGHT, "masked ImageNet-22k"),
+    _row("eva02_small_patch14_224.mim_in22k", EVA, 224, 21_621_120, 384, 12, "mit", EIGHT, "masked ImageNet-22k"),
     _row("vit_small_patch16_224.augreg_in21k", VIT, 224, 21_665_664, 384, 12, FREE, EIGHT, "ImageNet-21k"),
     _row("vit_small_patch14_dinov2.lvd142m", VIT, 518, 22_056_192, 384, 12, FREE, SMALLER, "images without labels"),
     _row("beitv2_base_patch16_224.in1k_ft_in22k", "BEiT", 224, 85_761_984, 768, 12, FREE, GPU, "ImageNet-22k"),

@@ -5,18 +5,19 @@ site's layer is replaced by a module that holds layer, selection and map: an ord
 `.to()`, `deepcopy`, data parallel and export do what they always do. The adapter is a view of its trained tensors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ttctune.backbone.model import Backbone, Site, head_names, replace, structural_copy
-from ttctune.errors import BackboneError, SiteError
+from ttctune.errors import BackboneError
 from ttctune.method.alignment import new_head, release_norms
 from ttctune.method.channels import FORMS, ChannelMap, ChannelRows, TunedLinear, TunedStream
 from ttctune.method.selection import Selection
+from ttctune.out_of_memory import is_out_of_memory
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Attachment:
                 tuning: ChannelMap | ChannelRows = ChannelMap(channels, like, has_bias=True)
                 replace(self.model, site.path, TunedStream(place, cast(ChannelMap, tuning)))
             else:
-                layer = cast(nn.Linear, place)
+                layer = cast(nn.Linear | nn.Conv2d, place)
                 tuning = FORMS[form](channels, layer.weight, site.has_bias)
                 replace(self.model, site.path, TunedLinear(layer, tuning))
             self.model.get_submodule(site.path).train(place.training)
@@ -100,51 +101,6 @@ def attach(backbone: Backbone, classes: int, *, image_size: tuple[int, int] | No
     return Attachment(backbone, model.eval(), norms, heads)
 
 
-def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, int, int]) -> None:
-    """See every site acting once, on one blank picture.
-
-    Args:
-        model: Before any map is attached.
-        sites: What is going to be tuned.
-        picture: Channels, height and width.
-
-    Raises:
-        SiteError: A layer is never called (some families use its weight directly, and a map there would silently do
-            nothing), or its output does not hold the channels where the family's row says.
-    """
-    sites = tuple(sites)
-    outputs: dict[str, Tensor] = {}
-    handles = []
-    for site in sites:
-        layer = model.get_submodule(site.path)
-        if site.kind == "stream":
-            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: outputs.update({n: x[0]})))
-        else:
-            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: outputs.update({n: y})))
-    like = next(model.parameters())
-    mode = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *picture, dtype=like.dtype, device=like.device))
-    finally:
-        model.train(mode)
-        for handle in handles:
-            handle.remove()
-    for site in sites:
-        if site.name not in outputs:
-            raise SiteError(
-                f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
-                "a layer that is called",
-                "choose other --sites",
-            )
-        if outputs[site.name].shape[site.axis] != site.width:
-            raise SiteError(
-                f"site {site.name}: output of shape {tuple(outputs[site.name].shape)}",
-                f"{site.width} channels in dimension {site.axis}",
-                "correct the family's row",
-            )
-
-
 def load_adapter(attachment: Attachment, tensors: Mapping[str, Tensor]) -> None:
     """Write trained values into the adapter, whose selections must be those of `tensors`."""
     adapter = attachment.adapter
@@ -152,17 +108,30 @@ def load_adapter(attachment: Attachment, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _resize_input(model: nn.Module, size: tuple[int, int], backbone: Backbone) -> None:
+    """Interpolate the position embeddings, and see one blank picture of that size go through."""
+    own = f"{backbone.input.height} x {backbone.input.width}"
+    given, settable = f"image_size {size[0]} x {size[1]}", hasattr(model, "set_input_size")
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if not hasattr(model, "set_input_size"):
-        own = f"{backbone.input.height} x {backbone.input.width}"
-        raise BackboneError(f"image_size {size[0]} x {size[1]}", f"{own}, this model's only size", "drop --image-size")
-    if patch is not None and any(s % p for s, p in zip(size, patch, strict=True)):
-        raise BackboneError(
-            f"image_size {size[0]} x {size[1]}",
-            f"multiples of the patch size, {patch[0]} x {patch[1]}",
-            "change --image-size",
-        )
-    model.set_input_size(img_size=size)  # type: ignore[operator]
+    if settable and patch is not None and any(s % p for s, p in zip(size, patch, strict=True)):
+        raise BackboneError(given, f"multiples of the patch size, {patch[0]} x {patch[1]}", "change --image-size")
+    try:
+        if settable:
+            model.set_input_size(img_size=size)  # type: ignore[operator]
+        like = next(model.parameters())
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, backbone.input.channels, *size, dtype=like.dtype, device=like.device))
+    except (AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
+        if is_out_of_memory(error):
+            raise
+        stride = _stride(model)
+        fitting = f"multiples of {stride}, as {own} is" if settable and stride else f"{own}, this model's only size"
+        raise BackboneError(given, fitting, "change or drop --image-size") from error
+
+
+def _stride(model: nn.Module) -> int:
+    """Pixels of the picture to one position of the last feature map; 0 where the model does not say."""
+    stages: Sequence[Mapping[str, Any]] = getattr(model, "feature_info", None) or ()  # type: ignore[assignment]
+    return int(stages[-1].get("reduction", 0)) if stages else 0
 
 
 def _head_key(name: str, heads: Mapping[str, nn.Linear]) -> str:

@@ -40,9 +40,9 @@ class ChannelMap(nn.Module):
             return self.map @ weight, None
         return self.map @ weight, self.map @ bias + self.bias
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
         """The tuned layer's output, with the backward pass of `_MappedLinear`."""
-        return cast(Tensor, _MappedLinear.apply(x, weight, bias, self.channels, self.map, self.bias))
+        return cast(Tensor, _MappedLinear.apply(x, weight, bias, self.channels, self.map, self.bias, axis))
 
 
 class ChannelRows(nn.Module):
@@ -50,7 +50,7 @@ class ChannelRows(nn.Module):
 
     Args:
         channels: int64, K; the selected channels, ascending.
-        like: The layer's weight, outputs x inputs.
+        like: The layer's weight, outputs x inputs (x 1 x 1).
         has_bias: Whether the layer has a bias.
     """
 
@@ -67,9 +67,9 @@ class ChannelRows(nn.Module):
         """What is added to the selected rows and biases: D (K x inputs) and d (K)."""
         return self.rows, self.bias
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
         """The tuned layer's output, with the backward pass of `_RowsLinear`."""
-        return cast(Tensor, _RowsLinear.apply(x, weight, bias, self.channels, self.rows, self.bias))
+        return cast(Tensor, _RowsLinear.apply(x, weight, bias, self.channels, self.rows, self.bias, axis))
 
 
 FORMS: dict[str, type[ChannelMap] | type[ChannelRows]] = {"map": ChannelMap, "rows": ChannelRows}
@@ -97,22 +97,26 @@ class TunedLinear(nn.Module):
     """A frozen linear layer, some of whose output channels are tuned; its own weight never gets a gradient.
 
     Args:
-        layer: The frozen layer.
+        layer: The frozen layer: a Linear, or a 1 x 1 convolution.
         tuning: A `ChannelMap` or `ChannelRows`.
     """
 
-    def __init__(self, layer: nn.Linear, tuning: ChannelMap | ChannelRows) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, tuning: ChannelMap | ChannelRows) -> None:
         super().__init__()
         self.layer = layer
         self.tuning = tuning
+        self.axis = 1 if isinstance(layer, nn.Conv2d) else -1
 
     def forward(self, x: Tensor) -> Tensor:
-        """... x inputs -> ... x outputs."""
-        weight, bias = self.layer.weight, self.layer.bias
+        """... x inputs -> ... x outputs; N x inputs x H x W -> N x outputs x H x W for a convolution."""
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.tuning.parameters())
         if trained:
-            return self.tuning.linear(x, weight, bias)
-        return F.linear(x, *folded(weight, bias, self.tuning))
+            return self.tuning.linear(x, self.layer.weight.flatten(1), self.layer.bias, self.axis)
+        return _linear(x, *self.folded(), self.axis)
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (outputs x inputs) and bias of the plain layer that equals this one."""
+        return folded(self.layer.weight.flatten(1), self.layer.bias, self.tuning)
 
 
 class TunedStream(nn.Module):
@@ -147,12 +151,29 @@ def _full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
+    """W x + b at every position, the channels being in dimension -1 or 1."""
+    return F.linear(x, weight, bias) if axis == -1 else F.conv2d(x, weight[..., None, None], bias)
+
+
+def _products(g: Tensor, y: Tensor, axis: int) -> Tensor:
+    """Sum over images and positions of g_c y_k: channels of g x channels of y."""
+    if axis == -1:
+        return g.flatten(0, -2).T @ y.flatten(0, -2)
+    return (g.flatten(2) @ y.flatten(2).mT).sum(0)  # a product an image: nothing is copied to bring channels last
+
+
+def _sum(g: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
+    """Sum over images and positions: channels."""
+    return (g.flatten(0, -2) if axis == -1 else g.transpose(0, 1).flatten(1).T).sum(0, dtype=dtype)
+
+
 class _MappedLinear(torch.autograd.Function):
     """x W'^T + b' with W' = W + P_S^T M W_S: dx = g W', dM = g_S^T y0_S, dm = sum g_S."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, s: Tensor, m: Tensor, m_bias: Tensor | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, s: Tensor, m: Tensor, m_bias: Tensor | None, axis: int
     ) -> Tensor:
         dtype = _computed_in(x)
         rows, row_bias = weight[s], None if bias is None else bias[s]
@@ -160,21 +181,21 @@ class _MappedLinear(torch.autograd.Function):
             tuned = weight.index_add(0, s, m @ rows).to(dtype)
             if bias is not None and row_bias is not None and m_bias is not None:
                 bias = bias.index_add(0, s, m @ row_bias + m_bias)
-        before = F.linear(x, rows, row_bias)
+        before = _linear(x, rows, row_bias, axis)
         ctx.save_for_backward(before, tuned, s)
-        ctx.types = m.dtype, m_bias is not None
-        return F.linear(x, tuned, bias)
+        ctx.kinds = m.dtype, m_bias is not None, axis
+        return _linear(x, tuned, bias, axis)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         before, tuned, s = ctx.saved_tensors
-        dtype, has_bias = ctx.types
-        rows = g.flatten(0, -2)
+        dtype, has_bias, axis = ctx.kinds
         # all rows of g^T y0 in one product, then K of them: faster than gathering g's channels first
-        d_map = (rows.T @ before.flatten(0, -2))[s].to(dtype)
-        d_bias = rows.sum(0, dtype=dtype)[s] if has_bias else None
-        return (g @ tuned if ctx.needs_input_grad[0] else None), None, None, None, d_map, d_bias
+        d_map = _products(g, before, axis)[s].to(dtype)
+        d_bias = _sum(g, axis, dtype)[s] if has_bias else None
+        d_x = _linear(g, tuned.T, None, axis) if ctx.needs_input_grad[0] else None
+        return d_x, None, None, None, d_map, d_bias, None
 
 
 class _RowsLinear(torch.autograd.Function):
@@ -182,7 +203,7 @@ class _RowsLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, s: Tensor, d: Tensor, d_bias: Tensor | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, s: Tensor, d: Tensor, d_bias: Tensor | None, axis: int
     ) -> Tensor:
         dtype = _computed_in(x)
         tuned = weight.index_add(0, s, d).to(dtype)
@@ -190,15 +211,16 @@ class _RowsLinear(torch.autograd.Function):
             bias = bias.index_add(0, s, d_bias)
         x = x.to(dtype)
         ctx.save_for_backward(x, tuned, s)
-        ctx.types = d.dtype, d_bias is not None
-        return F.linear(x, tuned, bias)
+        ctx.kinds = d.dtype, d_bias is not None, axis
+        return _linear(x, tuned, bias, axis)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, tuned, s = ctx.saved_tensors
-        dtype, has_bias = ctx.types
-        g_s = g.index_select(-1, s).flatten(0, -2)
-        d_rows = (g_s.T @ x.flatten(0, -2)).to(dtype)
-        d_bias = g_s.sum(0, dtype=dtype) if has_bias else None
-        return (g @ tuned if ctx.needs_input_grad[0] else None), None, None, None, d_rows, d_bias
+        dtype, has_bias, axis = ctx.kinds
+        g_s = g.index_select(axis, s)
+        d_rows = _products(g_s, x, axis).to(dtype)
+        d_bias = _sum(g_s, axis, dtype) if has_bias else None
+        d_x = _linear(g, tuned.T, None, axis) if ctx.needs_input_grad[0] else None
+        return d_x, None, None, None, d_rows, d_bias, None

@@ -142,13 +142,22 @@ def score(
     return {site.name: scores[site.name] for site in sites}
 
 
-def _observer(
-    model: nn.Module, sites: Sequence[Site], classes: int, importance: str, tokens: str
-) -> "_ImageScores | _WeightScores":
+def prefix_tokens(model: nn.Module, tokens: str) -> int:
+    """How many tokens (class, distillation, registers) stand before the patches.
+
+    Raises:
+        ScoreError: There are none, and `tokens` asks for them.
+    """
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     if tokens == "cls" and not prefix:
         raise ScoreError("tokens = cls on a model without a class token", "tokens = all or patches", "change --tokens")
-    seen = TOKENS[tokens](prefix)
+    return prefix
+
+
+def _observer(
+    model: nn.Module, sites: Sequence[Site], classes: int, importance: str, tokens: str
+) -> "_ImageScores | _WeightScores":
+    seen = TOKENS[tokens](prefix_tokens(model, tokens))
     if importance == "taylor_weight":
         return _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
     return _ImageScores(READINGS[importance], classes, seen)
@@ -229,4 +238,4 @@ def _wide(tensor: Tensor) -> Tensor:
 def _weight_of(model: nn.Module, site: Site) -> Tensor:
     if site.kind == "stream":
         raise ScoreError("importance = taylor_weight at stream", "sites that have weights", "change --importance")
-    return cast(nn.Linear, model.get_submodule(site.path)).weight.detach()
+    return cast(nn.Linear, model.get_submodule(site.path)).weight.detach().flatten(1)

@@ -9,7 +9,7 @@ from torch import nn
 from ttctune.backbone.model import replace
 from ttctune.errors import MergeError
 from ttctune.method.attachment import Attachment
-from ttctune.method.channels import TunedLinear, folded
+from ttctune.method.channels import TunedLinear
 
 
 def merge(attachment: Attachment) -> nn.Module:
@@ -32,10 +32,10 @@ def merge(attachment: Attachment) -> nn.Module:
     model = copy.deepcopy(attachment.model)
     for site in attachment.tunings:
         tuned = cast(TunedLinear, model.get_submodule(site.path))
-        weight, bias = folded(tuned.layer.weight, tuned.layer.bias, tuned.tuning)
         with torch.no_grad():
-            tuned.layer.weight.copy_(weight)
-            if bias is not None:
+            weight, bias = tuned.folded()
+            tuned.layer.weight.copy_(weight.reshape(tuned.layer.weight.shape))
+            if bias is not None and tuned.layer.bias is not None:
                 tuned.layer.bias.copy_(bias)
         replace(model, site.path, tuned.layer)
     return model.requires_grad_(True).eval()

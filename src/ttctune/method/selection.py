@@ -22,19 +22,20 @@ def parameters_of(site: Site, form: str, k: int) -> int:
     return (k * k if form == "map" else k * site.inputs) + bias
 
 
-def select_per_site(scores: Mapping[str, Tensor], k: int) -> Selection:
-    """The k channels of largest score at each site, ties to the lower index.
+def select_per_site(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Selection:
+    """The K channels of largest score at each site, ties to the lower index.
 
     Args:
         scores: Site name -> float, C.
-        k: Channels a site, 1 to C.
+        counts: Site name -> K, 1 to C.
 
     Raises:
-        RecipeError: k is larger than a site is wide.
+        RecipeError: K is larger than a site is wide.
         ScoreError: A site's scores are not finite, or all equal: they decide nothing.
     """
     selection = {}
     for name, score in scores.items():
+        k = counts[name]
         if not 1 <= k <= len(score):
             raise RecipeError(f"{k} channels at site {name}", f"1 to {len(score)}", "change --channels")
         selection[name] = ranking(name, score)[:k].sort().values

@@ -142,7 +142,7 @@ class Trainer:
         Where memory runs out, the batch is split for good, or with `split = False` the error goes on.
         """
         pictures, labels = next(iter(self.images.batches(self.recipe.batch_size, order=None)))
-        _set_training(self.model)
+        set_training(self.model)
         optimizer = Optimizer(groups, False, self.device.type)
         compute = self._gradients if split else self._gradients_at_once
         try:
@@ -181,7 +181,7 @@ class Trainer:
         self, model: nn.Module, optimizer: Optimizer, schedule: Schedule, label: str, salt: int, epoch: int
     ) -> tuple[float, float]:
         """One pass over the images; returns mean loss and accuracy."""
-        _set_training(model)
+        set_training(model)
         torch.manual_seed(_mix(self.recipe.seed, salt, epoch))
         order = epoch_order(len(self.images), _mix(self.recipe.seed, salt), epoch)
         steps = -(-len(self.images) // self.recipe.batch_size)
@@ -268,7 +268,7 @@ def _only(model: nn.Module, trained: list[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _set_training(model: nn.Module) -> None:
+def set_training(model: nn.Module) -> None:
     """Training mode, but frozen statistics stay as they are."""
     model.train()
     for module in model.modules():

@@ -1,0 +1,54 @@
+"""Whether the sites of a model act as the method supposes."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ttctune.backbone.model import Site
+from ttctune.errors import SiteError
+
+
+def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, int, int]) -> None:
+    """See every site acting once, on one blank picture.
+
+    Args:
+        model: Before any map is attached.
+        sites: What is going to be tuned.
+        picture: Channels, height and width.
+
+    Raises:
+        SiteError: A layer is never called (some families use its weight directly, and a map there would silently do
+            nothing), or its output does not hold the channels where the family's row says.
+    """
+    sites = tuple(sites)
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    for site in sites:
+        layer = model.get_submodule(site.path)
+        if site.kind == "stream":
+            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: outputs.update({n: x[0]})))
+        else:
+            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: outputs.update({n: y})))
+    like = next(model.parameters())
+    mode = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *picture, dtype=like.dtype, device=like.device))
+    finally:
+        model.train(mode)
+        for handle in handles:
+            handle.remove()
+    for site in sites:
+        if site.name not in outputs:
+            raise SiteError(
+                f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
+                "a layer that is called",
+                "choose other --sites",
+            )
+        if outputs[site.name].shape[site.axis] != site.width:
+            raise SiteError(
+                f"site {site.name}: output of shape {tuple(outputs[site.name].shape)}",
+                f"{site.width} channels in dimension {site.axis}",
+                "choose other --sites",
+            )
