@@ -238,12 +238,13 @@ def print_of(model: nn.Module) -> dict[str, object]:
     return state
 
 
-def train_step(model: nn.Module, rate: float = 0.1) -> None:
+def train_step(model: nn.Module, images: Tensor | None = None, target: Tensor | None = None, rate: float = 0.1) -> None:
     """One step of gradient descent in training mode, on every parameter that asks for a gradient."""
     set_training(model)
     trained = [p for p in model.parameters() if p.requires_grad]
-    images = pictures(dtype=trained[0].dtype)
-    per_image_loss(model(images), labels()).mean().backward()
+    images = pictures(dtype=trained[0].dtype) if images is None else images
+    target = labels(len(images)) if target is None else target
+    per_image_loss(model(images), target).mean().backward()
     with torch.no_grad():
         for p in trained:
             p.sub_(rate * p.grad)

@@ -50,7 +50,7 @@ def test_sites_that_never_act_are_not_offered():
 
 def test_an_unknown_architecture_is_refused():
     """With the nearest names."""
-    with pytest.raises(BackboneError, match="did you mean .*swin_tiny_patch4_window7_224"):
+    with pytest.raises(BackboneError, match=r"did you mean .*swin_tiny_patch4_window7_224"):
         describe_architecture("swin_tiny_patch4_window7")
 
 

@@ -283,3 +283,53 @@ def test_stream_keeps_the_streams_own_format_under_autocast():
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(pictures())
     torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)
+
+
+def _convolution(tuned: TunedLinear) -> TunedLinear:
+    """The same layer with the same tuning as a 1 x 1 convolution."""
+    layer = nn.Conv2d(INPUTS, OUTPUTS, 1, bias=tuned.layer.bias is not None).to(tuned.layer.weight.dtype)
+    layer.weight.data.copy_(tuned.layer.weight[..., None, None])
+    if layer.bias is not None:
+        layer.bias.data.copy_(tuned.layer.bias)
+    return TunedLinear(layer.requires_grad_(False), tuned.tuning)
+
+
+@forms
+@biases
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_a_convolution_of_one_pixel_equals_the_linear_layer_at_every_pixel(form, has_bias, input_grad):
+    """Outputs and all gradients to 1e-12, with channels in dimension 1, and without gradients too."""
+    tuned = _tuned(form, has_bias)
+    convolution = _convolution(tuned)
+    x = _inputs(2, 3, 4).requires_grad_(input_grad)
+    weigh = torch.randn(2, 3, 4, OUTPUTS, dtype=torch.float64)
+    wanted = [*_trained(tuned), *([x] if input_grad else [])]
+    outputs = tuned(x), convolution(x.movedim(-1, 1)).movedim(1, -1)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-12, atol=1e-12)
+    found, expected = (torch.autograd.grad((y.tanh() * weigh).sum(), wanted) for y in outputs)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(convolution(x.movedim(-1, 1)).movedim(1, -1), outputs[0], rtol=1e-12, atol=1e-12)
+
+
+@forms
+def test_the_backward_pass_of_a_convolution_agrees_with_finite_differences(form):
+    """torch.autograd.gradcheck in float64."""
+    tuned = _convolution(_tuned(form))
+    x = _inputs(2, 2, 3).movedim(-1, 1).contiguous().requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x, *_: tuned(x), (x, *_trained(tuned)))
+
+
+@forms
+def test_a_convolution_under_mixed_precision_keeps_what_is_trained_in_float32(form):
+    """Output in bfloat16, gradients in float32 and near those of float32."""
+    tuned = _convolution(_tuned(form, dtype=torch.float32))
+    x = _inputs(8, 4, 4, dtype=torch.float32).movedim(-1, 1)
+    exact = torch.autograd.grad(tuned(x).square().mean(), _trained(tuned))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = tuned(x)
+    assert torch.bfloat16 == y.dtype
+    for a, b in zip(torch.autograd.grad(y.float().square().mean(), _trained(tuned)), exact, strict=True):
+        assert torch.float32 == a.dtype
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.1 * float(b.abs().max()))
