@@ -1,10 +1,10 @@
-"""Which of timm's architectures are supported, and what each offers."""
+"""Which of timm's architectures are supported."""
 
 import pytest
 import timm
 import torch
 
-from ttctune.backbone.architectures import describe_architecture, supported_architectures
+from ttctune.backbone.architectures import supported_architectures
 from ttctune.backbone.families import FAMILIES
 from ttctune.backbone.model import family_of
 from ttctune.errors import BackboneError
@@ -31,27 +31,6 @@ def test_every_family_has_architectures_and_none_is_in_two():
 def test_what_is_refused_is_not_listed(name):
     """No family has it."""
     assert all(name not in family for family in supported_architectures().values())
-
-
-def test_an_architecture_says_what_it_offers():
-    """A Swin: four widths, all sites; nothing is allocated."""
-    swin = describe_architecture("swin_tiny_patch4_window7_224")
-    assert ("Swin", 28_288_354, 12) == (swin.family, swin.parameters, swin.blocks)
-    assert (224, 224, 3) == (swin.input.height, swin.input.width, swin.input.channels)
-    widths = (96, 192, 384, 768)
-    wider = {"qkv": tuple(3 * w for w in widths), "fc1": tuple(4 * w for w in widths)}
-    assert {"attn": widths, "mlp": widths, "stream": widths} | wider == swin.widths
-
-
-def test_sites_that_never_act_are_not_offered():
-    """A BEiT uses the weight of `qkv` directly."""
-    assert {"attn", "mlp", "fc1", "stream"} == set(describe_architecture("beit_base_patch16_224").widths)
-
-
-def test_an_unknown_architecture_is_refused():
-    """With the nearest names."""
-    with pytest.raises(BackboneError, match=r"did you mean .*swin_tiny_patch4_window7_224"):
-        describe_architecture("swin_tiny_patch4_window7")
 
 
 @pytest.mark.slow
