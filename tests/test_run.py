@@ -20,7 +20,14 @@ from ttctune.recipe import IMPORTANCES
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.progress import Reporter
 
-FINISHED = {"adapter.json", "adapter.safetensors", "importance.safetensors", "history.jsonl", "README.md"}
+FINISHED = {
+    "README.md",
+    "adapter.json",
+    "adapter.safetensors",
+    "history.jsonl",
+    "importance.safetensors",
+    "recipe.toml",
+}
 
 
 @pytest.fixture(scope="module")

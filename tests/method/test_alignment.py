@@ -96,7 +96,8 @@ def test_alignment_alone_starts_as_the_backbone_and_trains_norms_and_head(family
     before = {name: p.detach().clone() for name, p in attachment.model.named_parameters()}
     train_step(attachment.model)
     changed = {name for name, p in attachment.model.named_parameters() if not torch.equal(before[name], p)}
-    trained = {f"{name}.{p}" for name in [*attachment.norms, *attachment.heads] for p in ("weight", "bias")}
+    owners = attachment.norms | attachment.heads
+    trained = {f"{name}.{p}" for name, owner in owners.items() for p, _ in owner.named_parameters()}
     assert changed <= trained
     assert all(name.endswith(NO_EFFECT) for name in trained - changed)
 
