@@ -33,5 +33,8 @@ home, file = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(ttctune.__file__)
 if home not in file.parents:
     sys.exit(f"{file} was imported, not the wheel in {home}")
 assert callable(ttctune.adapt) and (file.parent / "py.typed").is_file()
+from ttctune.backbone.opening import open_backbone
+
+assert open_backbone("ttctune_vit_patch8_64").digest  # its weights came with the wheel
 print(f"the wheel works: {file.relative_to(home)}")
 PROGRAM

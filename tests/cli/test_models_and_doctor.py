@@ -34,7 +34,7 @@ def test_models_fit_a_narrow_terminal(capsys, monkeypatch):
 def test_models_are_the_same_as_json(ttctune):
     rows = ttctune("models", "--json").json
     assert [row["name"] for row in rows] == [row.model.name for row in RECOMMENDED]
-    assert rows[0]["pixels"] == [224, 224] and rows[0]["weights"] == {"fb_in1k": "apache-2.0"}
+    assert rows[1]["pixels"] == [224, 224] and rows[1]["weights"] == {"fb_in1k": "apache-2.0"}
 
 
 def test_models_that_match_a_pattern_are_shown_with_their_weights(ttctune):

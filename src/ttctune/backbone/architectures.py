@@ -3,6 +3,7 @@
 import re
 from functools import cache
 
+import ttctune.backbone.embedded
 import ttctune.torchvision_operators  # noqa: F401  (before timm)
 
 import timm  # isort: skip

@@ -70,6 +70,7 @@ FAMILIES: tuple[Family, ...] = (
             "vision_transformer_hybrid": ".*",
             "deit": ".*",
             "vitamin": ".*",
+            "embedded": ".*",
         },
     ),
     Family(

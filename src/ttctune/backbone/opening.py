@@ -11,6 +11,7 @@ import huggingface_hub
 import torch
 from torch import nn
 
+import ttctune.backbone.embedded
 import ttctune.torchvision_operators  # noqa: F401  (before timm)
 
 import timm  # isort: skip
@@ -177,10 +178,9 @@ def _input_of(module: nn.Module) -> InputDescription:
 
 def _own_size(module: nn.Module) -> tuple[int, int] | None:
     """Height and width that a model was built for, where it says so itself."""
-    size: tuple[int, int] | None
     for place in (getattr(module, "patch_embed", None), module):
         if (size := getattr(place, "img_size", None)) is not None:
-            return size
+            return int(size[0]), int(size[1])
     if hasattr(module, "tokens_spatial_shape"):  # Hiera
         shape, stride = module.tokens_spatial_shape, module.patch_stride
         return shape[0] * stride[0], shape[1] * stride[1]  # type: ignore[index,operator,return-value]

@@ -44,30 +44,63 @@ class Recommendation:
     trained_on: str
 
 
-VIT = "ViT, DeiT, DINOv2, CLIP, SigLIP"
-EVA = "EVA, EVA-02, DINOv3"
-FREE = "apache-2.0"
-TWO, EIGHT, GPU = "two CPU cores", "eight CPU cores, or a GPU", "a GPU"
+VIT, EVA, BEIT = "ViT, DeiT, DINOv2, CLIP, SigLIP", "EVA, EVA-02, DINOv3", "BEiT"
+SITES = {
+    BEIT: ("attn", "mlp", "fc1", "stream"),
+    EVA: ("attn", "mlp", "fc1", "stream"),
+    "ConvNeXt": ("mlp", "fc1"),
+}
+FREE, ASKED = "apache-2.0", "other"
+ANY, TWO, EIGHT, GPU = "anything, without a download", "two CPU cores", "eight CPU cores, or a GPU", "a GPU"
 SMALLER = "a GPU; with --image-size 224 eight CPU cores"
+FOUR_STAGES = (96, 192, 384, 768)
 
 
 def _row(
-    name: str, family: str, side: int, parameters: int, width: int, blocks: int, licence: str, machine: str, images: str
+    name: str,
+    family: str,
+    side: int,
+    parameters: int,
+    widths: int | tuple[int, ...],
+    blocks: int,
+    licence: str,
+    machine: str,
+    images: str,
 ) -> Recommendation:
-    sites = ("attn", "mlp", "qkv", "fc1", "stream") if family == VIT else ("attn", "mlp", "fc1", "stream")
-    weights = {name.partition(".")[2]: licence}
-    model = Architecture(name, family, (side, side), parameters, (width,), blocks, sites, weights)
+    model = Architecture(
+        name=name,
+        family=family,
+        pixels=(side, side),
+        parameters=parameters,
+        widths=(widths,) if isinstance(widths, int) else widths,
+        blocks=blocks,
+        sites=SITES.get(family, ("attn", "mlp", "qkv", "fc1", "stream")),
+        weights={name.partition(".")[2]: licence},
+    )
     return Recommendation(model, machine, images)
 
 
 #: The smallest first.
 RECOMMENDED: tuple[Recommendation, ...] = (
+    _row("ttctune_vit_patch8_64.distilled_in200", VIT, 64, 1_222_784, 128, 6, ASKED, ANY, "200 classes of ImageNet"),
     _row("deit_tiny_patch16_224.fb_in1k", VIT, 224, 5_524_416, 192, 12, FREE, TWO, "ImageNet-1k"),
     _row("vit_tiny_patch16_224.augreg_in21k", VIT, 224, 5_524_416, 192, 12, FREE, TWO, "ImageNet-21k"),
     _row("eva02_small_patch14_224.mim_in22k", EVA, 224, 21_621_120, 384, 12, "mit", EIGHT, "masked ImageNet-22k"),
     _row("vit_small_patch16_224.augreg_in21k", VIT, 224, 21_665_664, 384, 12, FREE, EIGHT, "ImageNet-21k"),
     _row("vit_small_patch14_dinov2.lvd142m", VIT, 518, 22_056_192, 384, 12, FREE, SMALLER, "images without labels"),
-    _row("beitv2_base_patch16_224.in1k_ft_in22k", "BEiT", 224, 85_761_984, 768, 12, FREE, GPU, "ImageNet-22k"),
+    _row(
+        "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k",
+        "Swin",
+        224,
+        27_519_354,
+        FOUR_STAGES,
+        12,
+        "mit",
+        EIGHT,
+        "ImageNet-22k",
+    ),
+    _row("convnext_tiny.in12k", "ConvNeXt", 224, 27_820_128, FOUR_STAGES, 18, FREE, EIGHT, "ImageNet-12k"),
+    _row("beitv2_base_patch16_224.in1k_ft_in22k", BEIT, 224, 85_761_984, 768, 12, FREE, GPU, "ImageNet-22k"),
     _row("vit_base_patch16_224.augreg_in21k", VIT, 224, 85_798_656, 768, 12, FREE, GPU, "ImageNet-21k"),
     _row("vit_base_patch16_clip_224.openai", VIT, 224, 85_799_424, 768, 12, FREE, GPU, "images and texts"),
     _row("vit_base_patch14_dinov2.lvd142m", VIT, 518, 86_579_712, 768, 12, FREE, GPU, "images without labels"),
