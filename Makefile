@@ -1,17 +1,20 @@
-# `make test` on a fresh machine makes the environment and runs the tests; `make check` is what a change has to pass.
+# On a fresh machine `make demo` and `make test` make the environment first; `make check` is what a change has to pass.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check check-all format clean
+.PHONY: demo test check check-all format clean
+
+demo: $(READY)
+	$(BIN)/python -m ttctune.demo
 
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow"
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks pretraining
+	$(BIN)/ruff check src tests benchmarks pretraining
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 -m "not slow"
@@ -23,8 +26,8 @@ check-all: check
 	bash tests/wheel.sh $(PYTHON)
 
 format: $(READY)
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks pretraining
+	$(BIN)/ruff check --fix src tests benchmarks pretraining
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -12,20 +12,17 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ttctune.adapted import Adapted
-from ttctune.recipe import Recipe
-from ttctune.run import Run, prepare, settle
+from ttctune.bench.methods import METHODS, recipe_for
+from ttctune.run import prepare, settle
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.device import find_device
 from ttctune.training.progress import Reporter
-from ttctune.training.stage import Group
-from ttctune.two_stage import two_stage
 
 MODEL, SIZE, EPOCHS = "deit_tiny_patch16_224", 96, 20
 TASKS = ("caltech101", "gtsrb43", "coil100_azimuth18")
@@ -33,69 +30,29 @@ SEEDS = (0, 1, 2)
 RESULTS, PAGE = Path("docs/results/first-run.jsonl"), Path("docs/results/first-run.md")
 
 
-def train_two_stage(run: Run, rate: float) -> int:
-    """The product's own way, with the recipe that `run` was prepared with."""
-    two_stage(run.attachment, run.sites, run.trainer, run.recipe, Checkpoint(), lambda state: None)
-    counts = run.attachment.parameter_counts()
-    return counts["channels"] + counts["norms"]
-
-
-def train_linear(run: Run, rate: float) -> int:
-    """The head alone."""
-    head = {n: p for n, p in run.attachment.adapter.named_parameters() if n.startswith("head")}
-    run.trainer.train("linear", [Group("head", head, rate, run.recipe.weight_decay)], EPOCHS)
-    return 0
-
-
-def train_norms(run: Run, rate: float) -> int:
-    """LayerNorms and head, for all epochs."""
-    named = dict(run.attachment.adapter.named_parameters())
-    head = {n: p for n, p in named.items() if n.startswith("head")}
-    norms = {n: p for n, p in named.items() if n not in head}
-    groups = [Group("norms", norms, rate), Group("head", head, rate / 2, run.recipe.weight_decay)]
-    run.trainer.train("norms", groups, EPOCHS)
-    return sum(p.numel() for p in norms.values())
-
-
-def train_full(run: Run, rate: float) -> int:
-    """Every parameter of the backbone at one rate, the head at the rate that it has in the default recipe."""
-    for module in run.attachment.model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
-    everything = dict(run.attachment.model.named_parameters())
-    head = {n: p for n, p in everything.items() if n.startswith("head.")}
-    body = {n: p for n, p in everything.items() if n not in head}
-    decay = run.recipe.weight_decay
-    run.trainer.train(
-        "full", [Group("body", body, rate, decay), Group("head", head, Recipe().head_rate, decay)], EPOCHS
-    )
-    return sum(p.numel() for p in body.values())
-
-
-#: Title, preset, learning rates (the first is the one that was fixed beforehand), and what trains.
-METHODS: dict[str, tuple[str, str, tuple[float, ...], Callable[[Run, float], int]]] = {
-    "linear": ("linear probe", "default", (1e-2, 3e-3, 3e-2), train_linear),
-    "norm": ("LayerNorm only", "default", (1e-2, 3e-3, 3e-2), train_norms),
-    "full": ("full fine-tuning", "default", (1e-4, 3e-5, 3e-4), train_full),
-    "paper": ("two-stage, `paper`", "paper", (1e-2, 3e-3, 3e-2), train_two_stage),
-    "default": ("two-stage, `default`", "default", (1e-2, 3e-3, 3e-2), train_two_stage),
+#: Method -> learning rates; the first is the one that was fixed beforehand.
+RATES: dict[str, tuple[float, ...]] = {
+    "linear": (1e-2, 3e-3, 3e-2),
+    "norm": (1e-2, 3e-3, 3e-2),
+    "full": (1e-4, 3e-5, 3e-4),
+    "paper": (1e-2, 3e-3, 3e-2),
+    "ttc": (1e-2, 3e-3, 3e-2),
 }
 
 
 def jobs() -> list[tuple[str, str, float, int]]:
     """Task, method, learning rate, seed: first every method at its fixed rate, then the other rates, one seed."""
-    fixed = [(t, m, METHODS[m][2][0], s) for s in SEEDS for t in TASKS for m in METHODS]
-    others = [(t, m, rate, 0) for m in METHODS for rate in METHODS[m][2][1:] for t in TASKS]
+    fixed = [(t, m, RATES[m][0], s) for s in SEEDS for t in TASKS for m in RATES]
+    others = [(t, m, rate, 0) for m in RATES for rate in RATES[m][1:] for t in TASKS]
     return fixed + others
 
 
 def train(task: str, method: str, rate: float, seed: int, tasks: Path, weights: Path) -> dict[str, Any]:
-    _, preset, _, procedure = METHODS[method]
-    recipe = Recipe.preset(preset, image_size=SIZE, learning_rate=rate, seed=seed, precision="bf16")
+    recipe = recipe_for(METHODS[method], EPOCHS, image_size=SIZE, learning_rate=rate, seed=seed, precision="bf16")
     run = prepare(MODEL, str(tasks / task), recipe, weights, find_device("cpu"), Reporter(quiet=True), None)
     settle(run, Checkpoint())
     start = time.perf_counter()
-    parameters = procedure(run, rate)
+    parameters = METHODS[method].train(run)
     seconds = time.perf_counter() - start
     adapted = Adapted(run.attachment, run.images.classes, run.trainer.description, recipe)
     if run.images.val is None:
@@ -135,7 +92,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "| method | parameters | learning rate | seeds | " + " | ".join(TASKS) + " | mean | seconds a run |",
         "|---|---|---|---|" + "---|" * (len(TASKS) + 2),
     ]
-    for method, (title, _, rates, _) in METHODS.items():
+    for method, rates in RATES.items():
         mine = [r for r in rows if r["method"] == method and r["learning_rate"] == rates[0]]
         seeds = [s for s in SEEDS if {r["task"] for r in mine if r["seed"] == s} == set(TASKS)]
         mine = [r for r in mine if r["seed"] in seeds]
@@ -144,6 +101,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         cells = [summary([r["accuracy"] for r in mine if r["task"] == task]) for task in TASKS]
         means = [statistics.mean(r["accuracy"] for r in mine if r["seed"] == s) for s in seeds]
         seconds = statistics.median(r["seconds"] for r in mine)
+        title = METHODS[method].title
         lines.append(
             f"| {title} | {mine[0]['parameters']:,} | {rates[0]:g} | {len(seeds)} | {' | '.join(cells)} "
             f"| {summary(means)} | {seconds:.0f} |"
@@ -162,7 +120,7 @@ def other_rates(rows: list[dict[str, Any]]) -> list[str]:
     """A table of every rate tried with seed 0, as soon as a method has more than one."""
     lines = []
     tried = 0
-    for title, rates, method in ((METHODS[m][0], METHODS[m][2], m) for m in METHODS):
+    for method, rates in RATES.items():
         for rate in rates:
             mine = {
                 r["task"]: r["accuracy"]
@@ -172,7 +130,9 @@ def other_rates(rows: list[dict[str, Any]]) -> list[str]:
             if set(mine) == set(TASKS):
                 tried += rate != rates[0]
                 cells = " | ".join(f"{100 * mine[t]:.1f}" for t in TASKS)
-                lines.append(f"| {title} | {rate:g} | {cells} | {100 * statistics.mean(mine.values()):.1f} |")
+                lines.append(
+                    f"| {METHODS[method].title} | {rate:g} | {cells} | {100 * statistics.mean(mine.values()):.1f} |"
+                )
     if not tried:
         return []
     head = [

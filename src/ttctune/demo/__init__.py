@@ -1,0 +1,1 @@
+"""`python -m ttctune.demo`: the main job on what ships with the package."""
