@@ -116,14 +116,6 @@ def test_what_an_earlier_overwrite_left_beside_is_cleared(tmp_path):
         assert contents(working).keys() == {RUN}
 
 
-def test_a_strangers_folder_in_the_place_beside_is_not_cleared(tmp_path):
-    folder = make(tmp_path / "x", "finished")
-    make(tmp_path / ".x.new", "foreign")
-    with pytest.raises(FolderError, match="remove it"), claimed(folder, resume=False, overwrite=True):
-        pass
-    assert "thesis.txt" in contents(tmp_path / ".x.new")
-
-
 @pytest.mark.parametrize("left", [[], ["run.json.part"]])
 def test_a_run_killed_before_its_first_mark_leaves_a_folder_that_counts_as_empty(tmp_path, left):
     folder = tmp_path / "x"

@@ -37,6 +37,19 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """Flush every file directly inside a folder, and its entries, to the disk.
+
+    Raises:
+        OSError: The disk is full, or fails.
+    """
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
 def cannot_write(path: Path, error: OSError) -> FolderError:
     """The error for a file or folder that could not be written."""
     reason = (error.strerror or str(error)).lower()

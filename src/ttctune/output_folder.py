@@ -1,4 +1,9 @@
-"""Who may write into an output folder, and how a finished one is replaced: one owner, old or new, never half."""
+"""Who may write into an output folder, and how a finished one is replaced: one owner, old or new, never half.
+
+Whatever is not yet, or no longer, part of a folder stands in one place beside it, `.NAME.ttctune`: a run that will
+replace it, a folder that is being written whole, and what is being removed. Folders only ever enter and leave by a
+rename, so a process may die anywhere; unless an unfinished run stands there, the next one clears the place.
+"""
 
 import ctypes
 import errno
@@ -7,19 +12,21 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
 from ttctune.errors import FolderError
-from ttctune.files import cannot_write, sync_folder, write_atomically
+from ttctune.files import cannot_write, sync_folder, sync_tree, write_atomically
 
 CHECKPOINT = "checkpoint"
 RUN = f"{CHECKPOINT}/run.json"
 #: File -> key that shows a finished folder to be ours: an adapter, or a merged model.
 MARKS = {"adapter.json": "ttctune_format", "config.json": "merged_by_ttctune"}
+#: A marked file is text about one model; anything larger is not ours.
+LARGEST_MARKED = 16 << 20
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -40,6 +47,16 @@ def state_of(folder: Path) -> str:
     )
 
 
+def beside(folder: Path) -> Path:
+    """The one place outside of `folder` where ttctune works for it; whatever is there is ttctune's."""
+    return folder.with_name(f".{folder.name}.ttctune")
+
+
+def unfinished(folder: Path) -> Path | None:
+    """Where a run that can be resumed stands: in `folder`, or beside it; None where there is none."""
+    return next((place for place in (folder, beside(folder)) if state_of(place) == "unfinished"), None)
+
+
 @contextmanager
 def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
     """Own the folder in which a run may work: `folder`, or one beside it that will replace it.
@@ -57,28 +74,37 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
         _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
     with ExitStack() as stack:
         stack.enter_context(locked(folder))
+        clear_beside(folder)
         working = _working_folder(folder, resume, overwrite)
         if working != folder:
             stack.enter_context(locked(working))
         yield working
 
 
+def clear_beside(folder: Path) -> None:
+    """Remove what a process that died has left beside `folder`, unless it is a run that can be resumed.
+
+    Raises:
+        FolderError: Another process works there.
+    """
+    place = beside(folder)
+    if place.is_dir() and state_of(place) != "unfinished":
+        with locked(place):
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
     state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
-    beside = folder.with_name(f".{folder.name}.new")
     if resume:
-        for working in (folder, beside):
-            if state_of(working) == "unfinished":
-                return working
+        if working := unfinished(folder):
+            return working
         raise FolderError(f"{folder} holds no unfinished run", "one to resume", "leave --resume out")
     if state == "empty":
         return folder
     if overwrite:
-        if state_of(beside) == "foreign":
-            raise FolderError(f"{beside} is not ttctune's", "nothing in this place", "remove it")
-        return beside
+        return beside(folder)
     if state == "finished":
         raise FolderError(f"{folder} is finished", "an absent or empty folder", "use --overwrite or another -o")
     raise FolderError(
@@ -104,11 +130,11 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FolderError(
-                f"{folder} is in use by another run", "a folder of one's own", "wait, or choose another -o"
-            ) from error
+            raise _in_use(folder) from error
         except OSError as error:
             raise cannot_write(folder, error) from error
+        if not _is_at(handle, folder):
+            raise _in_use(folder)  # its owner put another folder in this place and left
         yield
     finally:
         os.close(handle)
@@ -121,6 +147,7 @@ def begin(folder: Path, run: dict[str, Any]) -> None:
         FolderError: It cannot be written.
     """
     try:
+        (folder / RUN).unlink(missing_ok=True)  # first, so that a run half removed is none
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (folder / CHECKPOINT).mkdir()
@@ -137,9 +164,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         run = json.loads((folder / RUN).read_text())
-        if not isinstance(run, dict):
-            raise ValueError("not a mapping")
-    except (ValueError, OSError) as error:
+        if not isinstance(run, dict) or not isinstance(run.get("recipe", {}), dict):
+            raise ValueError("not a run and its recipe")
+    except (ValueError, RecursionError, OSError) as error:
         raise FolderError(f"{folder / RUN} is damaged ({error})", "a whole file", "use --overwrite") from error
     return run
 
@@ -152,11 +179,19 @@ def finish(working: Path, folder: Path) -> None:
     """
     if working != folder:
         publish(working, folder)
-    try:
-        (folder / RUN).unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    discard(folder / CHECKPOINT, folder)
+    if (folder / RUN).exists():
+        raise FolderError(f"{folder / CHECKPOINT} cannot be removed", "a folder that can be written", "remove it")
+
+
+def discard(part: Path, folder: Path) -> None:
+    """Take a folder away from `folder` in one step, then remove it; where it cannot be moved, remove it in its place."""
+    gone = beside(folder)
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        os.replace(part, gone)
+    for left_over in (gone, part):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def publish(made: Path, folder: Path) -> None:
@@ -168,7 +203,7 @@ def publish(made: Path, folder: Path) -> None:
     try:
         if folder.exists() and any(folder.iterdir()):
             _exchange(made, folder)
-            shutil.rmtree(made)
+            shutil.rmtree(made, ignore_errors=True)
         else:
             os.replace(made, folder)
         sync_folder(folder.parent)
@@ -181,34 +216,52 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder to write into, which becomes `folder` at the end, or vanishes where anything fails.
 
     Raises:
-        FolderError: `folder` is not ours, or holds something of ours and `overwrite` is not given.
+        FolderError: `folder` is not ours, holds something of ours and `overwrite` is not given, or is in use.
     """
     folder = folder.resolve()
+    _check_replaceable(folder, overwrite)
+    made = beside(folder)
+    with ExitStack() as owned:
+        if folder.exists():
+            owned.enter_context(locked(folder))
+        clear_beside(folder)
+        owned.enter_context(locked(made))
+        _check_replaceable(folder, overwrite)
+        try:
+            yield made
+            sync_tree(made)
+            publish(made, folder)
+        except safetensors.SafetensorError as error:
+            raise cannot_write(folder, OSError(str(error))) from error
+        except OSError as error:
+            raise error if isinstance(error, FolderError) else cannot_write(folder, error) from error
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
     state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
-    if state == "unfinished":
+    if unfinished(folder):
         raise FolderError(f"{folder} holds an unfinished run", "an absent or empty folder", "choose another -o")
     if state == "finished" and not overwrite:
         raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
-    made = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    try:
-        made.mkdir(parents=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    try:
-        yield made
-        publish(made, folder)
-    except safetensors.SafetensorError as error:
-        raise cannot_write(folder, OSError(str(error))) from error
-    except OSError as error:
-        raise error if isinstance(error, FolderError) else cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _not_ours(folder: Path) -> FolderError:
     return FolderError(f"{folder} is not ttctune's", "an absent or empty folder", "choose another -o")
+
+
+def _in_use(folder: Path) -> FolderError:
+    return FolderError(f"{folder} is in use by another run", "a folder of one's own", "wait, or choose another -o")
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(folder))
+    except OSError:
+        return False
 
 
 def _holds_only(folder: Path, name: str) -> bool:
@@ -217,8 +270,8 @@ def _holds_only(folder: Path, name: str) -> bool:
 
 def _has_mark(file: Path, mark: str) -> bool:
     try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError):
+        values = json.loads(file.read_bytes()) if file.stat().st_size <= LARGEST_MARKED else None
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and mark in values
 

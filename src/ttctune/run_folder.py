@@ -1,6 +1,5 @@
 """The folder of a run: begun, gone on with, or left as if the run had never been."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import nn
 
 from ttctune import adapter_folder
 from ttctune.errors import FolderError
-from ttctune.output_folder import CHECKPOINT, begin, claimed, read_run
+from ttctune.output_folder import CHECKPOINT, begin, claimed, discard, read_run
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import STATE
 
@@ -37,10 +36,11 @@ class RunFolder:
             yield
         except Exception:
             if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
-                shutil.rmtree(self.working / CHECKPOINT, ignore_errors=True)
-                (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
-                if not self.existed:
-                    shutil.rmtree(self.working, ignore_errors=True)
+                if self.existed:
+                    discard(self.working / CHECKPOINT, self.path)
+                    (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
+                else:
+                    discard(self.working, self.path)
             raise
 
 

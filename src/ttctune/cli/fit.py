@@ -37,6 +37,7 @@ def command(
 ) -> None:
     """Adapt a pre-trained model to your images: align, score the channels, tune those that matter."""
     from ttctune.cli import printing
+    from ttctune.output_folder import unfinished
     from ttctune.run import adapt, plan
 
     if dry_run:
@@ -61,7 +62,7 @@ def command(
             overwrite=overwrite,
         )
     except BaseException as error:
-        if not isinstance(error, Exception) and not quiet:
+        if not isinstance(error, Exception) and not quiet and unfinished(folder.resolve()):
             printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
         raise
     if as_json:
@@ -83,11 +84,9 @@ def _new_folder(parent: Path, model: str, data: Path) -> Path:
 
 def _only_unfinished(parent: Path) -> Path:
     from ttctune.errors import FolderError
-    from ttctune.output_folder import state_of
+    from ttctune.output_folder import unfinished
 
-    places = {p: p for p in parent.glob("[!.]*")}
-    places |= {p: p.with_name(p.name[1:-4]) for p in parent.glob(".*.new")}  # beside a folder that is replaced
-    found = sorted({folder for place, folder in places.items() if state_of(place) == "unfinished"})
+    found = sorted(folder for folder in parent.glob("[!.]*") if unfinished(folder))
     if len(found) != 1:
         raise FolderError(
             f"{len(found)} unfinished runs in {parent}/",
