@@ -1,6 +1,5 @@
 """The folder on disk: the same outputs again, or one clear refusal."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from tests.run_helpers import arrays, save_model, sha, short, vit
 
 import ttctune
 import ttctune.torchvision_operators
-from ttctune.adapter_folder import read_importance, to_disk
+from ttctune.adapter_folder import digest_of, read_importance, read_record, to_disk
 from ttctune.cli.main import main
 from ttctune.errors import AdapterError, FolderError, WeightsError
 from ttctune.method.attachment import attach
@@ -41,13 +40,24 @@ def copy(made, tmp_path):
 
 
 def change(folder, **values):
-    """Change keys of adapter.json; None removes one."""
+    """Change keys of adapter.json as one would who knows the digest; None removes one."""
     record = json.loads((folder / "adapter.json").read_text())
     for key, value in values.items():
         record[key] = value
         if value is None:
             del record[key]
-    (folder / "adapter.json").write_text(json.dumps(record))
+    write_record(folder, record)
+
+
+def write_record(folder, record):
+    """Write adapter.json with the digest that belongs to it."""
+    (folder / "adapter.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
+
+
+def change_digest(folder, file):
+    """Make the record agree with another file of the folder."""
+    digests = json.loads((folder / "adapter.json").read_text())["sha256"]
+    change(folder, sha256=digests | {file: sha(folder / file)})
 
 
 def change_tensors(folder, edit):
@@ -55,7 +65,7 @@ def change_tensors(folder, edit):
     tensors = load_file(folder / "adapter.safetensors")
     edit(tensors)
     save_file(tensors, folder / "adapter.safetensors")
-    change(folder, sha256={"adapter.safetensors": sha(folder / "adapter.safetensors")})
+    change_digest(folder, "adapter.safetensors")
 
 
 def check_refused(folder, match=None, error=AdapterError):
@@ -192,16 +202,41 @@ def test_a_truncated_tensors_file_is_refused(copy, cut):
     content = file.read_bytes()[:cut]
     file.write_bytes(content)
     check_refused(copy, "SHA-256")
-    change(copy, sha256={"adapter.safetensors": hashlib.sha256(content).hexdigest()})
+    change_digest(copy, "adapter.safetensors")
     check_refused(copy, "damaged")
 
 
-def test_one_changed_bit_is_seen(copy):
-    file = copy / "adapter.safetensors"
+@pytest.mark.parametrize("name", ["adapter.safetensors", "importance.safetensors", "history.jsonl"])
+def test_one_changed_bit_is_seen(copy, name):
+    file = copy / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     check_refused(copy, "SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"2"', '"7"'), ('"seed": 0', '"seed": 1'), ("0.5", "0.6"), ('"squash"', '"crop"'), ("local-dir", "lokal-dir")],
+)
+def test_one_changed_word_of_the_record_is_seen(copy, old, new):
+    file = copy / "adapter.json"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    check_refused(copy, "digest differs")
+
+
+def test_a_record_without_its_digest_is_refused(copy):
+    record = json.loads((copy / "adapter.json").read_text())
+    del record["digest"]
+    (copy / "adapter.json").write_text(json.dumps(record))
+    check_refused(copy, "digest")
+
+
+def test_a_record_laid_out_anew_is_the_same_record(made, copy):
+    record = json.loads((copy / "adapter.json").read_text())
+    (copy / "adapter.json").write_text(json.dumps(dict(reversed(record.items())), indent=7))
+    assert ttctune.load(copy).classes == made[1].classes
 
 
 RUBBISH = {
@@ -355,13 +390,23 @@ def test_damaged_scores_are_refused(copy, damage):
             save_file({"brain": torch.zeros(3)}, file)
         case "two dimensions":
             save_file({"0.attn": torch.zeros(3, 3)}, file)
-    check_refused(copy, "importance.safetensors")
+    check_refused(copy, "SHA-256")
+    change_digest(copy, file.name)
+    check_refused(copy, r"importance.safetensors is damaged")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"7\n", b"\xff\xfe"], ids=["half", "deep", "number", "binary"])
+def test_a_damaged_history_is_refused(copy, content):
+    (copy / "history.jsonl").write_bytes(content)
+    check_refused(copy, "SHA-256")
+    change_digest(copy, "history.jsonl")
+    check_refused(copy, r"history.jsonl is damaged")
 
 
 def test_scores_and_history_are_not_needed_to_load(made, copy):
     (copy / "importance.safetensors").unlink()
     (copy / "history.jsonl").unlink()
-    assert read_importance(copy) == {}
+    assert read_importance(copy, read_record(copy)) == {}
     pictures = list(arrays(2, seed=5)[0])
     assert np.array_equal(ttctune.load(copy).predict(pictures), made[1].predict(pictures))
     assert main(["inspect", str(copy), "--quiet", "--picture", str(copy.parent / "map.svg")]) == 0
@@ -371,7 +416,7 @@ def test_unknown_keys_of_the_same_format_are_ignored(made, copy):
     record = json.loads((copy / "adapter.json").read_text())
     for part in (record, record["backbone"], record["input"], record["recipe"], record["settled"], record["metrics"]):
         part["something_new"] = {"a": [1, 2]}
-    (copy / "adapter.json").write_text(json.dumps(record))
+    write_record(copy, record)
     pictures = list(arrays(2, seed=5)[0])
     assert np.array_equal(ttctune.load(copy).predict(pictures), made[1].predict(pictures))
 

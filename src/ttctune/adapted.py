@@ -278,8 +278,8 @@ def load(
         record.settled,
         record.data,
         record.metrics,
-        adapter_folder.read_importance(folder),
-        adapter_folder.read_history(folder),
+        adapter_folder.read_importance(folder, record),
+        adapter_folder.read_history(folder, record),
     )
 
 

@@ -1,6 +1,6 @@
 """The adapter on disk: what was trained, and all that is needed to use it again.
 
-adapter.json            the record below, with the SHA-256 of the tensors' file
+adapter.json            the record below, with the SHA-256 of the other files and of itself
 adapter.safetensors     sites.<block>.<site>.{channels,map,bias | rows,bias}, norms.<name>.*, head.*
 importance.safetensors  <block>.<site> -> score of every channel (for `inspect`; not needed to load)
 history.jsonl           one line an epoch
@@ -32,8 +32,8 @@ FORMAT = 1
 RECORD, TENSORS, IMPORTANCE = "adapter.json", "adapter.safetensors", "importance.safetensors"
 HISTORY, CARD = "history.jsonl", "README.md"
 
-#: A record is text about one model; anything larger is not ours.
-LARGEST_RECORD = 16 << 20
+#: A record is text about one model, and an adapter half a megabyte; anything larger than these is not ours.
+LARGEST_RECORD, LARGEST_FILE = 16 << 20, 4 << 30
 #: No picture is larger, and no layer wider; the limits keep a damaged folder from taking all memory.
 LARGEST_SIDE, WIDEST_LAYER = 1 << 14, 1 << 20
 
@@ -66,6 +66,7 @@ class Record(BaseModel):
         metrics: What was measured on val.
         versions: Of ttctune, torch and timm.
         sha256: File -> digest.
+        digest: SHA-256 of all of the above; see `digest_of`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +81,7 @@ class Record(BaseModel):
     metrics: dict[str, Any]
     versions: dict[str, str]
     sha256: dict[str, str]
+    digest: str
 
     @field_validator("input")
     @classmethod
@@ -147,15 +149,24 @@ def write(
     Raises:
         FolderError: The folder cannot be written.
     """
-    content = save(dict(tensors))
-    whole = Record(ttctune_format=FORMAT, sha256={TENSORS: hashlib.sha256(content).hexdigest()}, **record)
-    write_atomically(folder / TENSORS, content)
+    files = {TENSORS: save(dict(tensors)), HISTORY: _lines(history).encode()}
     if importance:
-        write_atomically(folder / IMPORTANCE, save({k: v.float().contiguous() for k, v in importance.items()}))
-    write_history(folder, history)
-    write_atomically(folder / RECIPE, Recipe(**whole.recipe).to_toml())
+        files[IMPORTANCE] = save({k: v.float().contiguous() for k, v in importance.items()})
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    # these two say it again for people: who edits them breaks nothing
+    write_atomically(folder / RECIPE, Recipe(**record["recipe"]).to_toml())
     write_atomically(folder / CARD, card)
-    write_atomically(folder / RECORD, json.dumps(whole.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    whole = Record(ttctune_format=FORMAT, sha256=digests, digest="", **record).model_dump(mode="json")
+    whole["digest"] = digest_of(whole)
+    write_atomically(folder / RECORD, json.dumps(whole, indent=2, sort_keys=True) + "\n")
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """SHA-256 of what adapter.json says, whatever its layout: of its JSON with sorted keys, no blanks, no digest."""
+    said = {key: value for key, value in record.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -164,24 +175,31 @@ def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         FolderError: The folder cannot be written.
     """
-    write_atomically(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in history))
+    write_atomically(folder / HISTORY, _lines(history))
+
+
+def _lines(history: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in history)
 
 
 def read_record(folder: Path) -> Record:
     """Read and check adapter.json.
 
     Raises:
-        AdapterError: It is missing, damaged, or of a newer format.
+        AdapterError: It is missing, damaged, changed since it was written, or of a newer format.
     """
     file = _inside(folder, RECORD)
-    if file.stat().st_size > LARGEST_RECORD:
-        raise AdapterError(f"{file} of {file.stat().st_size} bytes", "an adapter's record", "fetch the folder again")
     try:
+        if file.stat().st_size > LARGEST_RECORD:
+            raise ValueError(f"{file.stat().st_size} bytes long")
         values = json.loads(file.read_text(encoding="utf-8"))
         number = values.get("ttctune_format") if isinstance(values, dict) else None
         if isinstance(number, int | float) and number > FORMAT:
             raise AdapterError(f"{file} of format {number}", f"format {FORMAT} or older", "install a newer ttctune")
-        return Record(**values)
+        record = Record(**values)
+        if record.digest != digest_of(values):
+            raise ValueError("it was changed after it was written: its digest differs")
+        return record
     except AdapterError:
         raise
     except (ValidationError, ValueError, TypeError, RecursionError, OSError) as error:
@@ -195,26 +213,21 @@ def read_tensors(folder: Path, record: Record) -> dict[str, Tensor]:
     Raises:
         AdapterError: The file is missing, cut short, or not the one that the record describes.
     """
-    if set(record.sha256) != {TENSORS}:
+    if not {TENSORS} <= record.sha256.keys() <= {TENSORS, IMPORTANCE, HISTORY}:
         raise AdapterError(
             f"{folder / RECORD} names {', '.join(map(repr, record.sha256)) or 'no file'}",
-            f"{TENSORS} alone",
+            f"{TENSORS}, and {IMPORTANCE} and {HISTORY} at most",
             "fetch the folder again",
         )
-    file = _inside(folder, TENSORS)
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != record.sha256[TENSORS]:
-        raise AdapterError(
-            f"{file} is not the file that {RECORD} describes (its SHA-256 differs)",
-            "the file as it was saved",
-            "fetch the folder again",
-        )
+    content = _verified(folder, TENSORS, record)
     try:
         tensors = load(content)
         for name, tensor in tensors.items():
             _check_tensor(name, tensor)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise AdapterError(f"{file} is damaged ({error})", "an adapter's tensors", "fetch the folder again") from error
+        raise AdapterError(
+            f"{folder / TENSORS} is damaged ({error})", "an adapter's tensors", "fetch the folder again"
+        ) from error
     return {k: v.float() if v.is_floating_point() else v.long() for k, v in tensors.items()}
 
 
@@ -228,37 +241,64 @@ def selection_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(sorted(chosen.items(), key=lambda item: (item[0].partition(".")[2], int(item[0].partition(".")[0]))))
 
 
-def read_importance(folder: Path) -> dict[str, Tensor]:
+def read_importance(folder: Path, record: Record) -> dict[str, Tensor]:
     """The scores of every channel, or nothing where they were not kept.
 
     Raises:
-        AdapterError: The file is damaged.
+        AdapterError: The file is damaged, or not the one that the record describes.
     """
     if not (folder / IMPORTANCE).exists():
         return {}
+    content = _verified(folder, IMPORTANCE, record)
     try:
-        scores = load(_inside(folder, IMPORTANCE).read_bytes())
+        scores = load(content)
         for name, score in scores.items():
             if not re.fullmatch(r"\d{1,6}\.[a-z0-9]+", name) or score.ndim != 1 or not score.is_floating_point():
                 raise ValueError(f"{name} is no score")
         return scores
-    except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
-        if isinstance(error, AdapterError):
-            raise
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise AdapterError(
             f"{folder / IMPORTANCE} is damaged ({error})", "a safetensors file", "remove the file"
         ) from error
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of history.jsonl; none where it is missing."""
+def read_history(folder: Path, record: Record) -> list[dict[str, Any]]:
+    """The rows of history.jsonl; none where it is missing.
+
+    Raises:
+        AdapterError: The file is damaged, or not the one that the record describes.
+    """
     file = folder / HISTORY
     if not file.exists():
         return []
+    content = _verified(folder, HISTORY, record)
     try:
-        return [json.loads(line) for line in _inside(folder, HISTORY).read_text().splitlines()]
-    except ValueError as error:
+        rows = [json.loads(line) for line in content.splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no object")
+    except (ValueError, RecursionError) as error:
         raise AdapterError(f"{file} is damaged ({error})", "one JSON object a line", "remove the file") from error
+    return rows
+
+
+def _verified(folder: Path, name: str, record: Record) -> bytes:
+    """The content of a file, read into memory only if it is the one that the record describes."""
+    file = _inside(folder, name)
+    try:
+        with file.open("rb") as opened:
+            size = file.stat().st_size
+            digest = hashlib.file_digest(opened, "sha256").hexdigest() if size <= LARGEST_FILE else None
+            opened.seek(0)
+            if digest is not None and digest == record.sha256.get(name):
+                return opened.read()
+    except OSError as error:
+        raise AdapterError(f"{file} cannot be read ({error.strerror})", "a readable file", "check it") from error
+    problem = "its SHA-256 differs" if digest else f"it is {size} bytes long"
+    raise AdapterError(
+        f"{file} is not the file that {RECORD} describes ({problem})",
+        "the file as it was saved",
+        "fetch the folder again",
+    )
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:

@@ -36,7 +36,7 @@ def command(
     record = adapter_folder.read_record(folder)
     tensors = adapter_folder.read_tensors(folder, record)
     selection = adapter_folder.selection_of(tensors)
-    importance = adapter_folder.read_importance(folder)
+    importance = adapter_folder.read_importance(folder, record)
     if picture is not None:
         draw(picture, selection, importance, title=record.backbone.name)
     if as_json:
