@@ -4,8 +4,12 @@ import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before anythin
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("thorough", max_examples=6000, deadline=20_000)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)

@@ -302,6 +302,11 @@ WRONG = [
     ("recipe", {"sites": ["attn"]}),
     ("recipe", {"form": "rows"}),
     ("metrics", {"accuracy": "good"}),
+    ("metrics", {"accuracy": 10**400, "balanced_accuracy": 0, "ece": 0, "images": 1}),
+    ("data", {"held_out": {}}),
+    ("data", {"held_out": {"digest": "0", "val_fraction": 2, "seed": 0}}),
+    ("input", {"height": 32, "width": 32, "mean": [0.5], "std": [0.5]}),
+    ("classes", [str(i) for i in range(100_000)]),
     ("parameters", {"channels": "many"}),
     ("parameters", {}),
     ("sha256", {}),
@@ -395,7 +400,9 @@ def test_damaged_scores_are_refused(copy, damage):
     check_refused(copy, r"importance.safetensors is damaged")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"7\n", b"\xff\xfe"], ids=["half", "deep", "number", "binary"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[" * 100_000, b"7\n", b"\xff\xfe"], ids=["half", "deep", "number", "binary"]
+)
 def test_a_damaged_history_is_refused(copy, content):
     (copy / "history.jsonl").write_bytes(content)
     check_refused(copy, "SHA-256")

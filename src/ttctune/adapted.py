@@ -289,6 +289,7 @@ def _rebuild(
     try:
         description = InputDescription.from_json(record.input)
         recipe = Recipe(**record.recipe)
+        _check_ends(description, backbone, record.classes, tensors)
         attachment = attach(backbone, len(record.classes), image_size=(description.height, description.width))
         selection = adapter_folder.selection_of(tensors)
         sites = backbone.sites(recipe.sites)
@@ -306,6 +307,17 @@ def _rebuild(
             f"{folder} does not fit its own record ({reason})", "the folder as it was saved", "fetch it again"
         ) from error
     return attachment, description, recipe
+
+
+def _check_ends(
+    description: InputDescription, backbone: Backbone, classes: Sequence[str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Before anything is made of the sizes that the record states."""
+    if description.channels != backbone.input.channels:
+        raise ValueError(f"pictures of {description.channels} channels, a backbone of {backbone.input.channels}")
+    heads = [tensor for name, tensor in tensors.items() if name.startswith("head")]
+    if not heads or any(not head.ndim or len(head) != len(classes) for head in heads):
+        raise ValueError(f"{len(classes)} classes, but no head of as many")
 
 
 def _check_channels(name: str, channels: Tensor, sites: Sequence[Site]) -> None:

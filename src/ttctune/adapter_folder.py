@@ -35,7 +35,7 @@ HISTORY, CARD = "history.jsonl", "README.md"
 #: A record is text about one model, and an adapter half a megabyte; anything larger than these is not ours.
 LARGEST_RECORD, LARGEST_FILE = 16 << 20, 4 << 30
 #: No picture is larger, and no layer wider; the limits keep a damaged folder from taking all memory.
-LARGEST_SIDE, WIDEST_LAYER = 1 << 14, 1 << 20
+LARGEST_SIDE, WIDEST_LAYER = 1 << 12, 1 << 20
 
 #: Names of the tensors in the file.
 NAMES = re.compile(
@@ -111,8 +111,19 @@ class Record(BaseModel):
     @classmethod
     def _check_metrics(cls, value: dict[str, Any]) -> dict[str, Any]:
         numbers = [value.get(name) for name in ("accuracy", "balanced_accuracy", "ece", "images")]
-        if value and not all(isinstance(number, int | float) for number in numbers):
+        if value and not all(isinstance(number, int | float) and 0 <= number < 1 << 53 for number in numbers):
             raise ValueError("metrics without accuracy, balanced_accuracy, ece or images")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _check_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "held_out" in value:
+            held_out = value["held_out"]
+            if not isinstance(held_out, dict) or not isinstance(held_out.get("digest"), str):
+                raise ValueError("held_out without a digest")
+            how = Recipe(val_fraction=held_out.get("val_fraction"), seed=held_out.get("seed"))
+            return value | {"held_out": held_out | {"val_fraction": how.val_fraction, "seed": how.seed}}
         return value
 
 

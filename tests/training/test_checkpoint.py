@@ -1,5 +1,6 @@
 """The state of an unfinished run: exact, whole, or a clear error."""
 
+import json
 import os
 
 import pytest
@@ -58,7 +59,9 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == [STATE]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "rubbish", "no state", "foreign part", "extra key", "wrong type"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "rubbish", "no state", "foreign part", "extra key", "wrong type", "no stage", "deep"]
+)
 def test_a_damaged_checkpoint_is_a_folder_error_with_advice(tmp_path, damage):
     from safetensors.torch import save_file
 
@@ -79,6 +82,11 @@ def test_a_damaged_checkpoint_is_a_folder_error_with_advice(tmp_path, damage):
             save_file({"brain:x": torch.zeros(1)}, file, metadata={"state": "{}"})
         case "extra key":
             save_file(tensors, file, metadata={"state": '{"stage": "tune", "tune": 1}'})
+        case "no stage":
+            unknown = {"stage": "x", "epoch": 1, "history": [], "settled": {}}
+            save_file(tensors, file, metadata={"state": json.dumps(unknown)})
+        case "deep":
+            save_file(tensors, file, metadata={"state": "[" * 100_000})
         case "wrong type":
             save_file(tensors, file, metadata={"state": '{"stage": 3, "epoch": "two", "settled": []}'})
     with pytest.raises(FolderError, match=r"damaged.*--overwrite"):

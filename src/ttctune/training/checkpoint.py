@@ -16,6 +16,7 @@ from ttctune.errors import FolderError
 from ttctune.files import write_atomically
 
 STATE = "state.safetensors"
+STAGES = ("", "head", "align", "tune")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ class Checkpoint:
             kinds = {key: type(value) for key, value in state.items()}
             if kinds != {"stage": str, "epoch": int, "history": list, "settled": dict}:
                 raise ValueError(f"its state holds {', '.join(kinds) or 'nothing'}")
+            if state["stage"] not in STAGES:
+                raise ValueError(f"its stage is {state['stage']!r}")
             return cls(**parts, **state)
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
             raise FolderError(
                 f"{folder / STATE} is damaged ({error})", "a whole checkpoint", "start again with --overwrite"
             ) from error

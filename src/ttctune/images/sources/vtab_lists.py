@@ -66,8 +66,8 @@ def _lines(path: Path) -> list[tuple[int, str, int]]:
         file, label = (match["file"], match["label"]) if match else text.rpartition(" ")[::2]
         if re.fullmatch(r"\d+([\s;|,]+\d+)+", label):
             raise multi_label_error(f"{where} has the labels {label!r}")
-        if not file.strip() or not re.fullmatch(r"[0-9]{1,9}", label):
-            raise DataError(f"{where} reads {text[:80]!r}", "a path and a label of 0 or more", "correct the line")
+        if not file.strip() or not re.fullmatch(r"[0-9]{1,5}", label):
+            raise DataError(f"{where} reads {text[:80]!r}", "a path and a label, 0 to 99999", "correct the line")
         rows.append((number, file.strip(), int(label)))
     check_listed_once(rows, path)
     if not rows:
