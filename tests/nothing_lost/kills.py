@@ -45,7 +45,14 @@ from ttctune.output_folder import state_of, unfinished  # noqa: E402
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 ERRORS = {"ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
-ADAPTER = {"adapter.json", "adapter.safetensors", "importance.safetensors", "history.jsonl", "README.md"}
+ADAPTER = {
+    "README.md",
+    "adapter.json",
+    "adapter.safetensors",
+    "history.jsonl",
+    "importance.safetensors",
+    "recipe.toml",
+}
 ANY_TIME = "{}, at any time"
 
 
@@ -146,7 +153,7 @@ FIT = {
     "claiming the folder": r"^mkdir|/checkpoint/run\.json",
     "checkpoint": r"/checkpoint/state\.",
     "history": r"history\.jsonl",
-    "adapter": r"adapter\.|importance\.|README",
+    "adapter": r"adapter\.|importance\.|recipe\.|README",
     "removing the checkpoint": r"\.x\.ttctune",
 }
 CACHE = {"decoded images": r"/(train|val)\.", "-": "."}
@@ -293,10 +300,11 @@ HEAD = """# Nothing lost
 
 `fit`, `merge` and `Adapted.save` were killed {kills} times, and their writes refused {refused} times, at random
 moments: before, after or in the middle of a call with which they write (drawn with the seed from the calls of a
-phase), or at a random time. Each time the folder was in its old or its new complete state or held a run that `--resume` finished, and at the end it held the
-very bytes of an unharmed command (the adapter's tensors and scores of `fit`; every file of `merge` and `save`) and
-nothing lay beside it. A refused write, from which on the disk stayed full (ENOSPC) or read-only (EROFS), ended in one
-line and exit code 1, or did no harm. The faults are made in the child process by the test alone.
+phase), or at a random time. Each time the folder was in its old or its new complete state, or held a run that
+`--resume` finished; at the end it held the very bytes of an unharmed command (the adapter's tensors and scores of
+`fit`; every file of `merge` and `save`), and nothing lay beside it. A refused write, from which on the disk stayed full
+(ENOSPC) or read-only (EROFS), ended in one line and exit code 1, or did no harm. The faults are made in the child
+process by the test alone.
 
 The last columns say what the folder was when the process had ended.
 
