@@ -76,3 +76,7 @@ class FolderError(TtcError, OSError):
 
 class TrainingError(TtcError, RuntimeError):
     """Training cannot go on: the loss is not finite, or memory ran out."""
+
+
+class ProcessError(TtcError, RuntimeError):
+    """Another process of a run on several ended, failed, or did not answer."""

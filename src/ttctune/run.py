@@ -4,20 +4,22 @@ import dataclasses
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ttctune import adapter_folder
-from ttctune.adapted import Adapted
+from ttctune.adapted import BATCH, Adapted
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
 from ttctune.backbone.verification import verify_sites
 from ttctune.errors import DataError, FolderError, RecipeError
-from ttctune.images import ImageData, open_images
+from ttctune.evaluation import evaluate_logits, logits_of
+from ttctune.images import ImageData, LabelledImages, open_images
 from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
@@ -29,6 +31,7 @@ from ttctune.training.compilation import compiler_found
 from ttctune.training.device import find_device
 from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision, by_hand, candidates, measure
+from ttctune.training.processes import Processes, join
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer
@@ -90,6 +93,9 @@ def adapt(
 ) -> Adapted:
     """Adapt a pre-trained vision transformer to labelled images in two stages.
 
+    In each process of a launcher, this is one run of all of them: every batch is divided, process 0 alone prints and
+    writes, and all return the same.
+
     Args:
         model: A timm name, "local-dir:FOLDER", or a timm module (which stays as it is, in every bit).
         data: A folder of images, (images, labels), a torch data set, or {"train": ..., "val": ...} of those.
@@ -112,15 +118,16 @@ def adapt(
     """
     recipe = recipe or Recipe()
     place = find_device(device, threads)
-    reporter = Reporter(quiet)
-    with ExitStack() as stack:
+    processes = join(place)
+    reporter = Reporter(quiet or not processes.main)
+    with processes.together(), ExitStack() as stack:
         stack.callback(reporter.stop)
-        folder = stack.enter_context(run_folder(out, model, recipe, resume, overwrite))
+        folder = stack.enter_context(run_folder(out if processes.main else None, model, recipe, resume, overwrite))
         cache = folder.working / CHECKPOINT if folder else None
-        state = Checkpoint.read(cache) if cache else Checkpoint()
+        state = processes.decide(lambda: Checkpoint.read(cache) if cache else Checkpoint())
         if folder and not resume:
             stack.enter_context(folder.discarded_on_error())
-        run = prepare(model, data, recipe, weights, place, reporter, cache)
+        run = prepare(model, data, recipe, weights, place, reporter, cache, processes)
         reporter.say(describe(run))
         state = settle(run, state)
         recipe = run.recipe
@@ -157,32 +164,12 @@ def plan(
     """
     recipe = recipe or Recipe()
     place = find_device(device, threads)
-    reporter = Reporter(quiet)
-    run = prepare(model, data, recipe, weights, place, reporter, None)
-    recipe = run.recipe
-    settle(run, Checkpoint())
-    random = {site.name: torch.rand(site.width) for site in run.sites}
-    seconds = 0.0
-    for stage in stages_of(recipe):
-        if stage.name == "tune":
-            run.attachment.tune(run.sites, select(random, run.sites, recipe), recipe.form)
-            run.trainer.model.to(place)
-        groups = stage.groups(run.attachment, recipe.weight_decay)
-        run.trainer.probe(groups, run.trainer.precision)
-        start = time.perf_counter()
-        run.trainer.probe(groups, run.trainer.precision)
-        epoch = (
-            (time.perf_counter() - start) * len(run.trainer.images) / min(recipe.batch_size, len(run.trainer.images))
-        )
-        seconds += epoch * (stage.epochs + (stage.name == "tune"))  # scoring costs about an epoch
-    return Plan(
-        run.attachment.parameter_counts(),
-        len(run.images.classes),
-        {name: len(part) for name, part in run.images.parts.items()},
-        run.trainer.precision,
-        seconds,
-        peak_memory(place),
-    )
+    processes = join(place)
+    reporter = Reporter(quiet or not processes.main)
+    with processes.together():
+        run = prepare(model, data, recipe, weights, place, reporter, None, processes)
+        settle(run, Checkpoint())
+        return _planned(run)
 
 
 def prepare(
@@ -193,11 +180,12 @@ def prepare(
     place: torch.device,
     reporter: Reporter,
     cache_folder: Path | None,
+    processes: Processes | None = None,
 ) -> Run:
     """Open the model and the images, attach norms and head, see every site acting.
 
     Model, data, recipe and weights are those of `adapt`. Decoded images that exceed the memory budget go to
-    `cache_folder`, or to a temporary place where it is None.
+    `cache_folder`, or to a temporary place where it is None. Without `processes` this is a run of one.
     """
     backbone = open_backbone(model, weights)
     recipe = _with_sites_of(backbone, recipe, reporter)
@@ -227,8 +215,9 @@ def prepare(
     trainer = Trainer(
         attachment.model, backbone, images.train, len(images.classes), description, recipe, place, reporter
     )
+    trainer.processes = processes or Processes()
     if recipe.compile:
-        trainer.compile = compiler_found(place)
+        trainer.compile = all(trainer.processes.gather(compiler_found(place)))
         reporter.say("torch.compile is on" if trainer.compile else "torch.compile is off: no C++ compiler was found")
     return Run(attachment, sites, trainer, images, recipe)
 
@@ -237,46 +226,54 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
     """Decide what the recipe leaves open, or keep what the interrupted run had decided.
 
     Raises:
-        FolderError: The training images or the model's weights are not those of the interrupted run.
+        DataError: The training images or the model's weights are not those of process 0.
+        FolderError: They are not those of the interrupted run.
     """
-    trainer, recipe = run.trainer, run.recipe
-    settled = dict(state.settled)
-    for what, key, digest in (
-        ("training images", "train_digest", trainer.images.digest()),
-        ("weights of the model", "backbone_digest", run.attachment.backbone.digest),
-    ):
-        if settled.setdefault(key, digest) != digest:
+    trainer, processes = run.trainer, run.trainer.processes
+    digests = {"train_digest": trainer.images.digest(), "backbone_digest": run.attachment.backbone.digest}
+    settled = digests | state.settled
+    for what, key in (("training images", "train_digest"), ("weights of the model", "backbone_digest")):
+        if processes.decide(partial(digests.get, key)) != digests[key]:
+            raise DataError(f"{what} that are not those of process 0", "the same everywhere", "give each the same")
+        if settled[key] != digests[key]:
             raise FolderError(
                 f"{what} that changed since the run began", "the same as then", "give those, or use --overwrite"
             )
-    if "precision" in settled:
-        trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])
-        trainer.accumulation = settled["accumulation"]
-    elif recipe.precision == "auto":
-        groups = stages_of(recipe)[0].groups(run.attachment, recipe.weight_decay)
-        safest = candidates(trainer.device)[0]
-        trainer.precision = measure(trainer.device, lambda p: trainer.probe(groups, p, split=p == safest))
-        attention = "" if trainer.device.type != "cpu" else " attention"
-        trainer.reporter.say(f"precision: {trainer.precision.title}{attention}, {trainer.precision.reason}")
-    else:
-        trainer.precision = by_hand(recipe.precision, trainer.device)
+    if "precision" not in settled:
+        settled |= processes.decide(lambda: _computed(run))
+    trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])
+    trainer.accumulation = settled["accumulation"]
     present = {
         "compile": trainer.compile,
         "device": str(trainer.device),
         "threads": torch.get_num_threads(),
+        "processes": processes.count,
     }
     changed = [f"{k} {settled[k]} then, {v} now" for k, v in present.items() if settled.get(k, v) != v]
     if changed:
         trainer.reporter.say(
             f"resumed under other conditions ({'; '.join(changed)}): equal to rounding, not in every bit"
         )
-    settled |= present | {
-        "precision": trainer.precision.format,
-        "fused_attention": trainer.precision.fused_attention,
-        "reason": trainer.precision.reason,
+    return dataclasses.replace(state, settled=settled | present)
+
+
+def _computed(run: Run) -> dict[str, Any]:
+    """How the run computes: as the recipe says, or as is fastest and safe here, and in how many parts that fits."""
+    trainer, recipe = run.trainer, run.recipe
+    if recipe.precision == "auto":
+        groups = stages_of(recipe)[0].groups(run.attachment, recipe.weight_decay)
+        safest = candidates(trainer.device)[0]
+        chosen = measure(trainer.device, lambda p: trainer.probe(groups, p, split=p == safest))
+        attention = "" if trainer.device.type != "cpu" else " attention"
+        trainer.reporter.say(f"precision: {chosen.title}{attention}, {chosen.reason}")
+    else:
+        chosen = by_hand(recipe.precision, trainer.device)
+    return {
+        "precision": chosen.format,
+        "fused_attention": chosen.fused_attention,
+        "reason": chosen.reason,
         "accumulation": trainer.accumulation,
     }
-    return dataclasses.replace(state, settled=settled)
 
 
 def pictures_for(backbone: Backbone, recipe: Recipe) -> InputDescription:
@@ -293,6 +290,30 @@ def describe(run: Run) -> str:
     size = f"{run.trainer.description.height} x {run.trainer.description.width}"
     return (
         f"{backbone.name} at {size} pixels; {len(run.images.classes)} classes; images: {parts} ({run.images.val_note})"
+    )
+
+
+def _planned(run: Run) -> Plan:
+    trainer, recipe = run.trainer, run.recipe
+    random = {site.name: torch.rand(site.width) for site in run.sites}
+    seconds = 0.0
+    for stage in stages_of(recipe):
+        if stage.name == "tune":
+            run.attachment.tune(run.sites, select(random, run.sites, run.attachment, recipe), recipe.form)
+            trainer.model.to(trainer.device)
+        groups = stage.groups(run.attachment, recipe.weight_decay)
+        trainer.probe(groups, trainer.precision)
+        start = time.perf_counter()
+        trainer.probe(groups, trainer.precision)
+        epoch = (time.perf_counter() - start) * len(trainer.images) / min(recipe.batch_size, len(trainer.images))
+        seconds += epoch * (stage.epochs + (stage.name == "tune"))  # scoring costs about an epoch
+    return Plan(
+        run.attachment.parameter_counts(),
+        len(run.images.classes),
+        {name: len(part) for name, part in run.images.parts.items()},
+        trainer.precision,
+        seconds,
+        peak_memory(trainer.device),
     )
 
 
@@ -332,7 +353,7 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     )
     if images.val is None:
         return adapted
-    evaluation = adapted.evaluate_images(images.val, "val", skipped=0)
+    evaluation = evaluate_logits(_val_logits(run, images.val), images.val.labels, images.classes, "val")
     metrics = {k: getattr(evaluation, k) for k in ("part", "images", "accuracy", "balanced_accuracy", "ece")}
     return dataclasses.replace(adapted, metrics=metrics)
 
@@ -345,6 +366,18 @@ def _with_sites_of(backbone: Backbone, recipe: Recipe, reporter: Reporter) -> Re
     missing = ", ".join(kind for kind in recipe.sites if kind not in offered)
     reporter.say(f"{backbone.family.title} has no site {missing}: channels are tuned at {', '.join(offered)}")
     return recipe.change(sites=offered)
+
+
+def _val_logits(run: Run, val: LabelledImages) -> Tensor:
+    """float32 logits of all val images, of which each process computes its share."""
+    trainer, model = run.trainer, run.attachment.model
+    mine = trainer.processes.share(len(val))
+    batches = (pictures for pictures, _ in val.batches(BATCH, order=torch.arange(len(val))[mine]))
+    logits = torch.zeros(len(val), len(run.images.classes))
+    found = logits_of(model, batches, trainer.description, by_hand("fp32", trainer.device))
+    logits[mine] = torch.cat([logits[:0], *found])
+    trainer.processes.sum_([logits])
+    return logits
 
 
 def _check_channels(recipe: Recipe, sites: tuple[Site, ...]) -> None:

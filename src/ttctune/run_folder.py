@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ttctune import adapter_folder
-from ttctune.errors import FolderError
+from ttctune.errors import FolderError, ProcessError
 from ttctune.output_folder import CHECKPOINT, begin, claimed, discard, read_run
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import STATE
@@ -34,6 +34,8 @@ class RunFolder:
         """Leave nothing of a run that fails before its first checkpoint; one that is interrupted stays."""
         try:
             yield
+        except ProcessError:
+            raise  # this process did nothing wrong: an interruption
         except Exception:
             if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
                 if self.existed:

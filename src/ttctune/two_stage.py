@@ -66,10 +66,10 @@ def two_stage(
 
 
 def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Tensor]:
-    """Score every channel on the training images, computed as training is."""
+    """Score every channel on the training images, computed as training is; the same bits on every process."""
     precision = trainer.scoring_precision
     with attention(trainer.model, precision.fused_attention):
-        return trainer.within_memory(
+        importance = trainer.within_memory(
             lambda: score(
                 trainer.model,
                 sites,
@@ -80,9 +80,12 @@ def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> 
                 tokens=recipe.tokens,
                 seed=recipe.seed,
                 forward_context=partial(precision.forward_context, trainer.device),
+                sum_=trainer.processes.sum_,
             ),
-            recipe.batch_size,
+            trainer.largest_share,
         )
+    trainer.accumulation = max(trainer.processes.gather(trainer.accumulation))
+    return trainer.processes.decide(lambda: importance)
 
 
 def select(importance: dict[str, Tensor], sites: tuple[Site, ...], recipe: Recipe) -> Selection:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ttctune.cli.options import Device, Json, Quiet, Threads, Weights, threads_of, with_recipe
+from ttctune.launcher import launch
 from ttctune.recipe import Recipe
 
 EXAMPLE = "ttctune fit --data flowers/ --model vit_base_patch16_224.augreg_in21k -o runs/flowers"
@@ -39,15 +40,17 @@ def command(
     from ttctune.cli import printing
     from ttctune.output_folder import unfinished
     from ttctune.run import adapt, plan
+    from ttctune.training.device import find_device
+    from ttctune.training.processes import join
 
     if dry_run:
-        printing.plan(
-            plan(model, data, recipe, weights, device=device, threads=threads_of(threads), quiet=quiet),
-            recipe,
-            as_json,
-        )
+        planned = plan(model, data, recipe, weights, device=device, threads=threads_of(threads), quiet=quiet)
+        if launch().main:
+            printing.plan(planned, recipe, as_json)
         return
-    folder = out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model, data))
+    processes = join(find_device(device))
+    with processes.together():
+        folder = processes.decide(lambda: out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model, data)))
     try:
         adapted = adapt(
             model,
@@ -62,9 +65,12 @@ def command(
             overwrite=overwrite,
         )
     except BaseException as error:
-        if not isinstance(error, Exception) and not quiet and unfinished(folder.resolve()):
+        stopped = not isinstance(error, Exception)
+        if stopped and processes.main and not quiet and unfinished(folder.resolve()):
             printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
         raise
+    if not processes.main:
+        return
     if as_json:
         result = {"folder": str(folder), "parameters": adapted.parameters, "metrics": dict(adapted.metrics)}
         print(json.dumps(result | {"settled": dict(adapted.settled), "recipe": recipe.model_dump(mode="json")}))

@@ -1,5 +1,7 @@
 """The command `ttctune`: its verbs, and what becomes of errors.
 
+Of several processes of a launcher, process 0 alone prints; `fit` is the work of all, every other verb its work alone.
+
 Exit codes: 0 done; 1 refused, with one line on stderr; 2 an unknown flag or a missing argument; 130 interrupted,
 143 terminated, both leaving a folder that `--resume` goes on with.
 """
@@ -7,14 +9,17 @@ Exit codes: 0 done; 1 refused, with one line on stderr; 2 an unknown flag or a m
 import io
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from types import FrameType
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
 from ttctune.cli import doctor, evaluate, fit, inspect, merge, models, predict
 from ttctune.errors import TtcError
+from ttctune.launcher import launch
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.version import __version__
 
@@ -32,8 +37,22 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (fit, evaluate, predict, inspect, merge, models, doctor):
-    app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(verb.command)
+
+
+def _alone(command: Callable[..., None]) -> Callable[..., None]:
+    """A verb that process 0 does alone; the others are done at once."""
+
+    @wraps(command)
+    def wrapped(**values: Any) -> None:
+        if launch().main:
+            command(**values)
+
+    return wrapped
+
+
+app.command("fit", epilog=fit.EXAMPLE)(fit.command)
+for verb in (evaluate, predict, inspect, merge, models, doctor):
+    app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(_alone(verb.command))
 
 
 @app.callback(invoke_without_command=True)
@@ -46,6 +65,11 @@ def version(version: bool = typer.Option(False, "--version", help="Print the ver
 
 class Terminated(BaseException):
     """SIGTERM, as an exception, so that everything is closed on the way out."""
+
+
+def _say(line: str) -> None:
+    if launch().main:
+        print(f"ttctune: {line}", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -61,29 +85,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="ttctune", standalone_mode=False)
     except TtcError as error:
-        print(f"ttctune: {error}", file=sys.stderr)
+        _say(str(error))
         return 1
     except TyperException as error:
         if message := error.format_message():
-            print(f"ttctune: {message} See `ttctune --help`.", file=sys.stderr)
+            _say(f"{message} See `ttctune --help`.")
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = None
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"ttctune: {where}{error.strerror or error}", file=sys.stderr)
+        _say(f"{where}{error.strerror or error}")
         return 1
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"ttctune: {MEMORY_RAN_OUT}", file=sys.stderr)
+        _say(MEMORY_RAN_OUT)
         return 1
     except Terminated:
-        print("ttctune: terminated", file=sys.stderr)
+        _say("terminated")
         return TERMINATED
     if code == INTERRUPTED:
-        print("ttctune: interrupted", file=sys.stderr)
+        _say("interrupted")
     return code if isinstance(code, int) else 0
 
 

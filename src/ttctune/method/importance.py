@@ -97,6 +97,7 @@ def score(
     tokens: str = "all",
     seed: int = 0,
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    sum_: Callable[[Sequence[Tensor]], None] = lambda sums: None,
 ) -> dict[str, Tensor]:
     """One streamed pass over the training images; no feature map is kept.
 
@@ -110,6 +111,7 @@ def score(
         tokens: "all", "patches" or "cls" (every prefix token).
         seed: For `random`.
         forward_context: Entered around each forward pass (mixed precision); products and sums are float32 or wider.
+        sum_: Adds to these tensors, in place, what other processes have found on other images.
 
     Returns:
         Site name -> score, float32 or float64, C, on the CPU.
@@ -138,6 +140,7 @@ def score(
             handle.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
+    sum_(observer.partial_sums)
     scores = observer.scores()
     return {site.name: scores[site.name] for site in sites}
 
@@ -160,7 +163,8 @@ def _observer(
     seen = TOKENS[tokens](prefix_tokens(model, tokens))
     if importance == "taylor_weight":
         return _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
-    return _ImageScores(READINGS[importance], classes, seen)
+    dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+    return _ImageScores(READINGS[importance], sites, classes, seen, dtype)
 
 
 class _ImageScores:
@@ -168,19 +172,20 @@ class _ImageScores:
 
     labels: Tensor
 
-    def __init__(self, reading: Reading, classes: int, seen: slice) -> None:
-        self.reading, self.classes, self.seen = reading, classes, seen
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
+    def __init__(self, reading: Reading, sites: Sequence[Site], classes: int, seen: slice, dtype: torch.dtype) -> None:
+        self.reading, self.seen = reading, seen
+        self.sums = {site.name: torch.zeros(classes, site.width, dtype=dtype) for site in sites}
+        self.counts = {site.name: torch.zeros(classes, 1, dtype=dtype) for site in sites}
 
     def see(self, site: Site, z: Tensor, x: Tensor, g: Tensor) -> None:
         n, labels = len(self.labels), self.labels.cpu()
         value = self.reading.value(_tokens(z, n, site.axis, self.seen), _tokens(g, n, site.axis, self.seen)).cpu()
-        if site.name not in self.sums:
-            self.sums[site.name] = value.new_zeros(self.classes, site.width)
-            self.counts[site.name] = value.new_zeros(self.classes, 1)
         self.sums[site.name].index_add_(0, labels, value)
         self.counts[site.name].index_add_(0, labels, value.new_ones(n, 1))
+
+    @property
+    def partial_sums(self) -> list[Tensor]:
+        return [*self.sums.values(), *self.counts.values()]
 
     def scores(self) -> dict[str, Tensor]:
         return {name: self.reading.join(self.sums[name], self.counts[name]) for name in self.sums}
@@ -193,15 +198,18 @@ class _WeightScores:
 
     def __init__(self, weights: Mapping[str, Tensor], seen: slice) -> None:
         self.weights, self.seen = weights, seen
-        self.gradients: dict[str, Tensor] = {}
-        self.images: dict[str, int] = dict.fromkeys(weights, 0)
+        self.gradients = {name: torch.zeros_like(_wide(weight)) for name, weight in weights.items()}
+        self.images = {name: torch.zeros((), dtype=torch.int64) for name in weights}
 
     def see(self, site: Site, z: Tensor, x: Tensor, g: Tensor) -> None:
         n = len(self.labels)
         rows, inputs = (_tokens(t, n, site.axis, self.seen).flatten(0, 1) for t in (g, x))
-        gradient = rows.T @ inputs
-        self.gradients[site.name] = self.gradients[site.name] + gradient if self.images[site.name] else gradient
+        self.gradients[site.name] += rows.T @ inputs
         self.images[site.name] += n
+
+    @property
+    def partial_sums(self) -> list[Tensor]:
+        return [*self.gradients.values(), *self.images.values()]
 
     def scores(self) -> dict[str, Tensor]:
         return {

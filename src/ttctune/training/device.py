@@ -1,31 +1,31 @@
 """Where a run computes; accelerate knows what the machine has."""
 
-import os
 import re
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from ttctune.errors import RecipeError
+from ttctune.launcher import launch
 
 
 def find_device(device: str = "auto", threads: int | None = None) -> torch.device:
     """Choose the device and set the number of threads.
+
+    Of several processes of a launcher each gets the next GPU of its machine; without GPUs all compute on the CPU.
 
     Args:
         device: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
         threads: Threads of the CPU; None leaves torch's choice.
 
     Raises:
-        RecipeError: The device is unknown or not there, or this is one of several processes of a launcher.
+        RecipeError: The device is unknown, not there, or one that several processes cannot share.
     """
     if threads is not None:
         if threads < 1:
             raise RecipeError(f"threads = {threads}", "at least 1", "change --threads")
         torch.set_num_threads(threads)
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise RecipeError(f"one of {processes} processes", "a single process", "start it without a launcher")
     known = re.fullmatch(r"(auto|cpu|mps|cuda)|cuda:(\d{1,3})", device)
     if known is None:
         raise RecipeError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps", "change --device")
@@ -34,7 +34,22 @@ def find_device(device: str = "auto", threads: int | None = None) -> torch.devic
         raise RecipeError(f"device {device!r}", "a CUDA device on this machine", "use --device auto or cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise RecipeError(f"device {device!r}", "an Apple GPU on this machine", "use --device auto or cpu")
+    if launch().count > 1:
+        return _one_of_several(device, kind)
     if kind != "auto":
         return torch.device(device)
     found: torch.device = PartialState().device
     return found
+
+
+def _one_of_several(device: str, kind: str) -> torch.device:
+    here = launch()
+    if kind == "auto":
+        asked_for_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # accelerate launch --cpu
+        kind = "cuda" if torch.cuda.is_available() and not asked_for_cpu else "cpu"
+    elif kind == "mps" or ":" in device:
+        given = f"device {device!r} for each of {here.count} processes"
+        raise RecipeError(given, "auto, cuda (each process gets a GPU of its own) or cpu", "change --device")
+    if kind == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", here.local_rank % torch.cuda.device_count())  # a launcher may show each its own only

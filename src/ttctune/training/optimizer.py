@@ -48,6 +48,13 @@ class Optimizer:
         for settings in self._adamw.param_groups:
             settings["lr"] = settings["peak"] * share
 
+    def gradients(self) -> list[Tensor]:
+        """The gradient of every parameter; zeros where no image has reached it."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [p.grad for p in self.parameters if p.grad is not None]
+
     def step(self, clip: float) -> None:
         """Update from the gradients, whose norm is first cut to `clip` (0: not cut), and forget them."""
         self.scaler.unscale_(self._adamw)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone
-from ttctune.errors import TrainingError
+from ttctune.errors import TrainingError, TtcError
 from ttctune.images.augmentation import Augmentation
 from ttctune.images.batches import LabelledImages, epoch_order
 from ttctune.images.normalisation import normalise
@@ -23,6 +23,7 @@ from ttctune.recipe import Recipe
 from ttctune.training.compilation import compile_errors
 from ttctune.training.optimizer import Optimizer
 from ttctune.training.precision import Precision, attention
+from ttctune.training.processes import Processes
 from ttctune.training.progress import Reporter
 from ttctune.training.schedule import Schedule, warmup_steps
 from ttctune.training.stage import Group
@@ -34,6 +35,23 @@ T = TypeVar("T")
 def image_loss(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
     """Cross-entropy of each image (N), with label smoothing and class weights."""
     return F.cross_entropy(logits.float(), labels, weights, reduction="none", label_smoothing=smoothing)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process computes of a batch.
+
+    Attributes:
+        pictures: uint8, not normalised; may be none.
+        labels: int64.
+        batch: Images of the whole batch, over which the loss is a mean.
+        seed: Of the random numbers of the forward pass, mixed with the number of the part; None draws on.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    batch: int
+    seed: int | None = None
 
 
 @dataclass
@@ -50,8 +68,9 @@ class Trainer:
         device: Where it computes.
         reporter: Told of each step and epoch.
         precision: How the arithmetic is done; may be set anew before training.
-        accumulation: Parts each batch is computed in; grows when memory runs out.
+        accumulation: Parts a process computes its share of a batch in; grows when memory runs out.
         compile: Run the model through torch.compile.
+        processes: Those among which every batch is divided.
     """
 
     model: nn.Module
@@ -65,6 +84,7 @@ class Trainer:
     precision: Precision = field(default_factory=lambda: Precision("fp32"))
     accumulation: int = 1
     compile: bool = False
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
@@ -102,6 +122,7 @@ class Trainer:
 
         Raises:
             TrainingError: The loss is not finite, or memory ran out at one image a part.
+            TtcError: Another process met an error, or is lost.
         """
         optimizer = Optimizer(groups, self.precision.format == "fp16", self.device.type)
         if optimizer_state:
@@ -123,6 +144,7 @@ class Trainer:
                 label = f"{title} {epoch + 1}/{epochs}"
                 loss, accuracy = self._epoch(model, optimizer, schedule, label, salt, epoch)
                 seconds = time.perf_counter() - start
+                self.accumulation = max(self.processes.gather(self.accumulation))  # a checkpoint holds one number
                 self.reporter.epoch(label, loss, accuracy, seconds)
                 row = {
                     "stage": title,
@@ -137,21 +159,21 @@ class Trainer:
                     after_epoch(epoch + 1, row, optimizer.tensors())
 
     def probe(self, groups: list[Group], precision: Precision, *, split: bool = True) -> float:
-        """Forward and backward on the first batch without an update; returns the mean loss.
+        """Forward and backward on this process's share of the first batch, without an update; returns the mean loss.
 
-        Where memory runs out, the batch is split for good, or with `split = False` the error goes on.
+        Where memory runs out, the share is split for good, or with `split = False` the error goes on.
         """
-        pictures, labels = next(iter(self.images.batches(self.recipe.batch_size, order=None)))
+        share = self._share(*next(iter(self.images.batches(self.recipe.batch_size, order=None))))
         set_training(self.model)
         optimizer = Optimizer(groups, False, self.device.type)
         compute = self._gradients if split else self._gradients_at_once
         try:
             with _only(self.model, optimizer.parameters), attention(self.model, precision.fused_attention):
-                total, _ = compute(self.model, optimizer, precision, pictures, labels)
+                total, _ = compute(self.model, optimizer, precision, share)
         finally:
             self.model.eval()
             optimizer.forget()
-        return total / len(labels)
+        return total / max(1, len(share.labels))
 
     def within_memory(self, compute: Callable[[], T], images: int) -> T:
         """Run `compute`, again with batches of `images` images in twice as many parts whenever memory runs out.
@@ -162,15 +184,23 @@ class Trainer:
         while True:
             try:
                 return compute()
+            except TtcError:
+                raise  # of another process, and not to be taken for this one's
             except (MemoryError, RuntimeError) as error:
                 self._check_divisible(error, images)
             # outside of the handler, whose traceback would keep the tensors of the attempt alive
             self._split_further(images)
 
     def scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training images in order, normalised and not augmented, with their labels, on the device."""
-        for pictures, labels in self.images.batches(self.recipe.batch_size // self.accumulation, order=None):
+        """This process's training images in order, normalised and not augmented, with their labels, on the device."""
+        mine = torch.arange(len(self.images))[self.processes.share(len(self.images))]
+        for pictures, labels in self.images.batches(max(1, self.largest_share // self.accumulation), order=mine):
             yield normalise(pictures, self.description, self.device), labels.to(self.device)
+
+    @property
+    def largest_share(self) -> int:
+        """Images of a full batch that fall to one process at most."""
+        return -(-self.recipe.batch_size // self.processes.count)
 
     @property
     def scoring_precision(self) -> Precision:
@@ -182,14 +212,17 @@ class Trainer:
     ) -> tuple[float, float]:
         """One pass over the images; returns mean loss and accuracy."""
         set_training(model)
-        torch.manual_seed(_mix(self.recipe.seed, salt, epoch))
         order = epoch_order(len(self.images), _mix(self.recipe.seed, salt), epoch)
         steps = -(-len(self.images) // self.recipe.batch_size)
         sums = torch.zeros(3, dtype=torch.float64)
         for step, (pictures, labels) in enumerate(self.images.batches(self.recipe.batch_size, order=order)):
             optimizer.set_share(schedule.share(epoch * steps + step))
-            pictures = self.augment(pictures)
-            loss, right = self._gradients(model, optimizer, self.precision, pictures, labels)
+            seed = _mix(self.recipe.seed, salt, epoch, step)
+            torch.manual_seed(seed)
+            share = self._share(self.augment(pictures), labels, seed)  # cut afterwards: each draws for the whole batch
+            found = torch.tensor(self._gradients(model, optimizer, self.precision, share), dtype=torch.float64)
+            self.processes.sum_([*optimizer.gradients(), found])
+            loss, right = found.tolist()
             if not math.isfinite(loss):
                 raise self._diverged(f"a loss of {loss}")
             optimizer.step(self.recipe.gradient_clip)
@@ -208,27 +241,37 @@ class Trainer:
             "(and --overwrite, if this run has a folder)",
         )
 
+    def _share(self, pictures: Tensor, labels: Tensor, seed: int | None = None) -> Share:
+        mine = self.processes.share(len(labels))
+        seed = None if seed is None else _mix(seed, self.processes.rank)
+        return Share(pictures[mine], labels[mine], len(labels), seed)
+
     def _gradients(
-        self, model: nn.Module, optimizer: Optimizer, precision: Precision, pictures: Tensor, labels: Tensor
+        self, model: nn.Module, optimizer: Optimizer, precision: Precision, share: Share
     ) -> tuple[float, float]:
-        """Gradients of a batch's mean loss; returns its summed loss and its right answers."""
+        """A share's part of the gradients of the batch's mean loss; returns its summed loss and its right answers."""
         return self.within_memory(
-            lambda: self._gradients_at_once(model, optimizer, precision, pictures, labels), len(labels)
+            lambda: self._gradients_at_once(model, optimizer, precision, share), len(share.labels)
         )
 
     def _gradients_at_once(
-        self, model: nn.Module, optimizer: Optimizer, precision: Precision, pictures: Tensor, labels: Tensor
+        self, model: nn.Module, optimizer: Optimizer, precision: Precision, share: Share
     ) -> tuple[float, float]:
         optimizer.forget()
+        if not len(share.labels):
+            return 0.0, 0.0
         loss_sum, right = 0.0, 0.0
-        parts = min(self.accumulation, len(labels))
-        for part, part_labels in zip(pictures.chunk(parts), labels.chunk(parts), strict=True):
-            inputs = normalise(part, self.description, self.device)
-            targets = part_labels.to(self.device)
+        parts = min(self.accumulation, len(share.labels))
+        pairs = zip(share.pictures.chunk(parts), share.labels.chunk(parts), strict=True)
+        for number, (pictures, labels) in enumerate(pairs):
+            if share.seed is not None:
+                torch.manual_seed(_mix(share.seed, number))  # a retry in smaller parts draws as if it were the first
+            inputs = normalise(pictures, self.description, self.device)
+            targets = labels.to(self.device)
             with precision.forward_context(self.device):
                 logits = model(inputs)
             loss = self.loss(logits, targets).sum()
-            optimizer.scaler.scale(loss / len(labels)).backward()
+            optimizer.scaler.scale(loss / share.batch).backward()
             loss_sum += float(loss.detach())
             right += float((logits.detach().argmax(1) == targets).sum())
         return loss_sum, right
