@@ -299,7 +299,7 @@ def _planned(run: Run) -> Plan:
     seconds = 0.0
     for stage in stages_of(recipe):
         if stage.name == "tune":
-            run.attachment.tune(run.sites, select(random, run.sites, run.attachment, recipe), recipe.form)
+            run.attachment.tune(run.sites, select(random, run.sites, recipe), recipe.form)
             trainer.model.to(trainer.device)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         trainer.probe(groups, trainer.precision)

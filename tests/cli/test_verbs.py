@@ -386,7 +386,7 @@ def _interrupt(*arguments):
     raise KeyboardInterrupt
 
 
-def test_one_of_several_processes_is_refused(ttctune, tree, model, tmp_path, monkeypatch):
+def test_a_number_of_processes_without_a_launcher_is_refused(ttctune, tree, model, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = fit(ttctune, tree, model, "-o", tmp_path / "x")
-    assert done.code == 1 and "single process" in done.err and not (tmp_path / "x").exists()
+    assert done.code == 1 and "WORLD_SIZE = 2 without RANK" in done.err and not (tmp_path / "x").exists()

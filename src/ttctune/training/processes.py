@@ -5,6 +5,7 @@ its next exchange, whichever that is for the others, and all leave with that err
 """
 
 import atexit
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 #: One that has not answered for so long counts as lost. Decoding all images may differ by minutes between machines.
 TIMEOUT = timedelta(minutes=30)
+#: What a launcher sets beside WORLD_SIZE.
+MEETING = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
@@ -132,12 +135,17 @@ def join(device: torch.device) -> Processes:
         device: Where this process computes: exchanges go by gloo, gradients on CUDA by NCCL.
 
     Raises:
-        RecipeError: Two processes have the same GPU, or the program had set accelerate up otherwise.
+        RecipeError: The launcher does not say where to meet, two processes have the same GPU, or the program had set
+            accelerate up otherwise.
         ProcessError: The others do not come.
     """
     launched = launch()
     if launched.count == 1:
         return Processes()
+    missing = [name for name in MEETING if name not in os.environ]
+    if missing:
+        given = f"WORLD_SIZE = {launched.count} without {' and '.join(missing)}"
+        raise RecipeError(given, "what a launcher sets", "start it with torchrun, or unset WORLD_SIZE")
     from accelerate import PartialState
 
     ours, threads = not dist.is_initialized(), torch.get_num_threads()
