@@ -243,6 +243,13 @@ def test_a_batch_too_large_for_the_memory_is_computed_in_parts_with_the_same_res
     assert len(lines) <= 3
 
 
+def test_a_batch_split_for_want_of_memory_draws_as_one_that_was_split_beforehand(monkeypatch):
+    attachment = attached("vit")
+    trainer = trainer_of(attachment, drop_path=0.5, flip=True)
+    run_out_of_memory(monkeypatch, attachment.model, 3, MEMORY_ERRORS[2])
+    assert difference(train(attachment, trainer)[0], trained(accumulation=2, drop_path=0.5, flip=True)) == 0
+
+
 @pytest.mark.parametrize("images", [1, 2, 3, 6])
 def test_running_out_of_memory_at_one_image_is_the_end(monkeypatch, images):
     attachment = attached("vit")
