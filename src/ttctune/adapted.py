@@ -17,7 +17,7 @@ from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
 from ttctune.errors import AdapterError, DataError
 from ttctune.evaluation import Evaluation, evaluate_logits, logits_of
-from ttctune.images import LabelledImages, decode, open_evaluation_images
+from ttctune.images import ImageSet, decode, open_evaluation_images
 from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
@@ -87,7 +87,7 @@ class Adapted:
         """Logits of pictures.
 
         Args:
-            images: A picture or a list of them (paths, PIL images, uint8 arrays), or `LabelledImages`.
+            images: A picture or a list of them (paths, PIL images, uint8 arrays), or an `ImageSet`.
             precision: "fp32", "bf16" or "fp16".
 
         Returns:
@@ -97,7 +97,7 @@ class Adapted:
             DataError: A picture cannot be read.
         """
         plan = by_hand(precision, next(self.model.parameters()).device)
-        if isinstance(images, LabelledImages):
+        if isinstance(images, ImageSet):
             return self._logits((pictures for pictures, _ in images.batches(BATCH)), plan)
         many = isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
         pictures = images if many else [images]
@@ -152,7 +152,9 @@ class Adapted:
                 logits = self._logits([torch.stack(list(images.values()))], plan)
                 yield from zip(images, logits.softmax(1).numpy(), strict=True)
 
-    def evaluate(self, data: Any, *, precision: str = "fp32", skip_bad: bool = False) -> Evaluation:
+    def evaluate(
+        self, data: Any, *, precision: str = "fp32", skip_bad: bool = False, workers: int | None = None
+    ) -> Evaluation:
         """Measure on labelled images: the test part where there is one, else val, else all.
 
         On the very data it was trained on, without a val part of its own, the images that were held out are read.
@@ -161,6 +163,7 @@ class Adapted:
             data: Folder, (images, labels), or data set.
             precision: "fp32", "bf16" or "fp16".
             skip_bad: Leave unreadable images out, and count them.
+            workers: Threads that decode images; None takes one per core, eight at most.
 
         Raises:
             DataError: The data cannot be read, or has classes the model does not know.
@@ -171,14 +174,14 @@ class Adapted:
             self.classes,
             held_out=self.data.get("held_out"),
             skip_bad=skip_bad,
+            streaming=self.recipe.streaming,
             cache_bytes=self.recipe.cache_mb << 20,
+            threads=workers,
         )
         return self.evaluate_images(images, part, skipped=skipped, precision=precision)
 
-    def evaluate_images(
-        self, images: LabelledImages, part: str, *, skipped: int = 0, precision: str = "fp32"
-    ) -> Evaluation:
-        """Measure on images that are decoded already."""
+    def evaluate_images(self, images: ImageSet, part: str, *, skipped: int = 0, precision: str = "fp32") -> Evaluation:
+        """Measure on images that are open already."""
         return evaluate_logits(self.logits(images, precision), images.labels, self.classes, part, skipped)
 
     def merge(self) -> nn.Module:

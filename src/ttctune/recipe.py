@@ -97,6 +97,7 @@ class Recipe(BaseModel):
     val_fraction: float = Field(0.2, ge=0, lt=1, description="share of train held out where the data has no val part")
     skip_bad: bool = Field(False, description="leave unreadable images out, and count them")
     cache_mb: int = Field(4096, ge=1, description="decoded images kept in memory up to this; beyond it on disk")
+    streaming: bool = Field(False, description="keep no decoded images, decode them anew in every epoch")
 
     precision: Precision = Field("auto", description="auto measures a few steps and keeps the fastest safe one")
     compile: bool = Field(False, description="use torch.compile where a C++ compiler is found")

@@ -46,7 +46,7 @@ class Run:
         attachment: The copy of the backbone with free norms and a new head.
         sites: Where channels may be tuned, each seen acting.
         trainer: Trains the copy.
-        images: Decoded images.
+        images: The images, decoded or streamed.
         recipe: The settings, with the sites that the family has.
     """
 
@@ -87,6 +87,7 @@ def adapt(
     *,
     device: str = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     quiet: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -105,6 +106,7 @@ def adapt(
             None keeps nothing on disk.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         threads: Threads of the CPU; None leaves torch's choice.
+        workers: Threads that decode images; None takes one per core, eight at most. The result does not depend on it.
         quiet: Print no progress to stderr.
         resume: Go on with the unfinished run in `out`; on a CPU with the same number of threads, bit for bit as if it
             had not stopped.
@@ -127,7 +129,7 @@ def adapt(
         state = processes.decide(lambda: Checkpoint.read(cache) if cache else Checkpoint())
         if folder and not resume:
             stack.enter_context(folder.discarded_on_error())
-        run = prepare(model, data, recipe, weights, place, reporter, cache, processes)
+        run = prepare(model, data, recipe, weights, place, reporter, cache, processes, workers)
         reporter.say(describe(run))
         state = settle(run, state)
         recipe = run.recipe
@@ -156,6 +158,7 @@ def plan(
     *,
     device: str = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     quiet: bool = False,
 ) -> Plan:
     """What `adapt` would train, how long it would take and how much memory, from a few steps on the real images.
@@ -167,7 +170,7 @@ def plan(
     processes = join(place)
     reporter = Reporter(quiet or not processes.main)
     with processes.together():
-        run = prepare(model, data, recipe, weights, place, reporter, None, processes)
+        run = prepare(model, data, recipe, weights, place, reporter, None, processes, workers)
         settle(run, Checkpoint())
         return _planned(run)
 
@@ -181,10 +184,11 @@ def prepare(
     reporter: Reporter,
     cache_folder: Path | None,
     processes: Processes | None = None,
+    workers: int | None = None,
 ) -> Run:
     """Open the model and the images, attach norms and head, see every site acting.
 
-    Model, data, recipe and weights are those of `adapt`. Decoded images that exceed the memory budget go to
+    Model, data, recipe, weights and workers are those of `adapt`. Decoded images that exceed the memory budget go to
     `cache_folder`, or to a temporary place where it is None. Without `processes` this is a run of one.
     """
     backbone = open_backbone(model, weights)
@@ -202,8 +206,10 @@ def prepare(
         val_fraction=recipe.val_fraction,
         seed=recipe.seed,
         skip_bad=recipe.skip_bad,
+        streaming=recipe.streaming,
         cache_bytes=recipe.cache_mb << 20,
         cache_folder=cache_folder,
+        threads=workers,
         progress=reporter.decoding,
     )
     if images.train is None:

@@ -17,7 +17,9 @@ from ttctune.cli.options import (
     Seed,
     Threads,
     Weights,
+    Workers,
     start,
+    workers_of,
 )
 
 EXAMPLE = "ttctune evaluate runs/flowers --data flowers/"
@@ -25,24 +27,25 @@ EXAMPLE = "ttctune evaluate runs/flowers --data flowers/"
 
 def command(
     folder: Adapter,
-    data: Annotated[Path, typer.Option(help="Folder of images, or with an index.csv.", metavar="DIR")],
+    data: Annotated[Path, typer.Option(help="Folder of images, with an index.csv, or of .tar shards.", metavar="DIR")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")] = False,
     model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
     precision: FormatOption = "auto",
     threads: Threads = None,
+    workers: Workers = None,
     seed: Seed = "0",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Measure on the test part of the data; without one on val, else on all images; says which."""
-    number_format = start(precision, threads, seed)
+    number_format, decoders = start(precision, threads, seed), workers_of(workers)
     from ttctune.adapted import load
     from ttctune.cli import printing
 
     adapted = load(folder, model, weights, device=device)
-    evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad)
+    evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad, workers=decoders)
     if as_json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:

@@ -1,12 +1,13 @@
 """`ttctune fit`: adapt a model to a folder of images."""
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ttctune.cli.options import Device, Json, Quiet, Threads, Weights, threads_of, with_recipe
+from ttctune.cli.options import Device, Json, Quiet, Threads, Weights, Workers, threads_of, with_recipe, workers_of
 from ttctune.launcher import launch
 from ttctune.recipe import Recipe
 
@@ -18,7 +19,7 @@ RUNS = Path("runs")
 
 @with_recipe
 def command(
-    data: Annotated[Path, typer.Option(help="Folder of images, or with an index.csv.", metavar="DIR")],
+    data: Annotated[Path, typer.Option(help="Folder of images, with an index.csv, or of .tar shards.", metavar="DIR")],
     model: Annotated[str, typer.Option(help="timm name, or local-dir:FOLDER.", metavar="NAME")],
     recipe: Recipe,
     out: Annotated[
@@ -33,6 +34,7 @@ def command(
     weights: Weights = None,
     device: Device = "auto",
     threads: Threads = None,
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -43,8 +45,9 @@ def command(
     from ttctune.training.device import find_device
     from ttctune.training.processes import join
 
+    machine: dict[str, Any] = {"device": device, "threads": threads_of(threads), "workers": workers_of(workers)}
     if dry_run:
-        planned = plan(model, data, recipe, weights, device=device, threads=threads_of(threads), quiet=quiet)
+        planned = plan(model, data, recipe, weights, **machine, quiet=quiet)
         if launch().main:
             printing.plan(planned, recipe, as_json)
         return
@@ -58,8 +61,7 @@ def command(
             recipe,
             weights,
             folder,
-            device=device,
-            threads=threads_of(threads),
+            **machine,
             quiet=quiet,
             resume=resume,
             overwrite=overwrite,
@@ -81,7 +83,8 @@ def command(
 def _new_folder(parent: Path, model: str, data: Path) -> Path:
     local = model.startswith("local-dir:")
     short = Path(model.removeprefix("local-dir:")).resolve().name if local else Path(model).name.partition(".")[0]
-    name = f"{data.resolve().name}-{short}"
+    images = re.sub(r"[*?\[\]]", "", data.resolve().name).removesuffix(".tar")
+    name = f"{images}-{short}"
     number = 1
     while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

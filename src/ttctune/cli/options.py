@@ -28,6 +28,9 @@ Threads = Annotated[
         help="Threads of the CPU; on a busy machine fewer are often faster. Default: torch's choice.", metavar="N"
     ),
 ]
+Workers = Annotated[
+    str | None, typer.Option(help="Threads that decode images. Default: one a core, 8 at most.", metavar="N")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no hints, fewer tables.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[str, typer.Option(help="Of everything that is random.", metavar="N")]
@@ -65,6 +68,11 @@ def whole_number(flag: str, text: str, least: int = 1) -> int:
 def threads_of(text: str | None) -> int | None:
     """The value of --threads."""
     return None if text is None else whole_number("--threads", text)
+
+
+def workers_of(text: str | None) -> int | None:
+    """The value of --workers."""
+    return None if text is None else whole_number("--workers", text)
 
 
 def start(precision: str, threads: str | None, seed: str) -> str:

@@ -1,7 +1,7 @@
-"""Files to uint8 tensors: finding images and labels, decoding, keeping, batching, augmenting."""
+"""Files to uint8 tensors: finding images and labels, decoding, keeping or streaming, batching, augmenting."""
 
 from ttctune.images.augmentation import Augmentation
-from ttctune.images.batches import LabelledImages, epoch_order
+from ttctune.images.batches import ImageSet, LabelledImages, epoch_order
 from ttctune.images.cache import decode_all
 from ttctune.images.decoding import decode
 from ttctune.images.opening import ImageData, open_evaluation_images, open_images
@@ -11,6 +11,7 @@ from ttctune.images.sources.image_files import pictures_in
 __all__ = [
     "Augmentation",
     "ImageData",
+    "ImageSet",
     "LabelledImages",
     "PartSource",
     "Source",

@@ -1,7 +1,8 @@
-"""Decoded images with labels, and the batches made of them."""
+"""Labelled images, and the batches made of them."""
 
 import hashlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,46 @@ from ttctune.errors import DataError
 _WORD = (1 << 64) - 1
 
 
+class ImageSet(ABC):
+    """Images and their labels, in one order; where the images are is the business of each kind.
+
+    Attributes:
+        labels: int64, N.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of labels and decoded images, to know them again; the same for every kind."""
+
+    def batches(self, size: int, *, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the images once.
+
+        Args:
+            size: Images per batch; the last batch may be smaller.
+            order: int64 positions to visit, in this order; None visits all as they are.
+
+        Yields:
+            uint8 images B x C x H x W, not normalised, and int64 labels B.
+
+        Raises:
+            DataError: The size is below 1, or an image that was good has become unreadable.
+        """
+        if size < 1:
+            raise DataError(f"batch size {size}", "at least 1", "choose a larger one")
+        return self._batches(size, order)
+
+    @abstractmethod
+    def _batches(self, size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
 @dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Images and their labels, in one order.
+class LabelledImages(ImageSet):
+    """Decoded images and their labels.
 
     Attributes:
         images: uint8, N x C x H x W; not normalised.
@@ -36,37 +74,24 @@ class LabelledImages:
             given = f"labels are {labels.dtype} of shape {tuple(labels.shape)}"
             raise DataError(given, f"int64 of shape ({images.shape[0]},)", "give one label per image")
 
-    def __len__(self) -> int:
-        return self.labels.shape[0]
-
     def digest(self) -> str:
-        """SHA-256 of images and labels, to know them again."""
-        digest = hashlib.sha256(self.labels.numpy().tobytes())
-        for image in self.images:
-            digest.update(image.contiguous().numpy().data)
+        """SHA-256 of labels and images."""
+        digest = digest_of(self.images)
+        digest.update(self.labels.numpy().data)
         return digest.hexdigest()
-
-    def batches(self, size: int, *, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through the images once.
-
-        Args:
-            size: Images per batch; the last batch may be smaller.
-            order: int64 positions to visit, in this order; None visits all as they are.
-
-        Yields:
-            uint8 images B x C x H x W and int64 labels B.
-
-        Raises:
-            DataError: The size is below 1.
-        """
-        if size < 1:
-            raise DataError(f"batch size {size}", "at least 1", "choose a larger one")
-        return self._batches(size, order)
 
     def _batches(self, size: int, order: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self) if order is None else len(order), size):
             chosen = slice(start, start + size) if order is None else order[start : start + size]
             yield self.images[chosen], self.labels[chosen]
+
+
+def digest_of(images: Iterable[Tensor]) -> "hashlib._Hash":
+    """SHA-256 of images, one after the other; labels come behind, as only then it is known which images are good."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(image.contiguous().numpy().data)
+    return digest
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:

@@ -2,13 +2,12 @@
 
 import math
 import os
+import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 import numpy as np
 import torch
@@ -16,14 +15,9 @@ from torch import Tensor
 
 from ttctune.backbone.description import InputDescription
 from ttctune.errors import DataError, FolderError
-from ttctune.images.decoding import decode_picture, strict_pillow
-from ttctune.images.pictures import Picture, picture_name
+from ttctune.images.decoding_ahead import GoodPictures, Progress, Skipped, decoded
+from ttctune.images.pictures import Picture
 from ttctune.images.resizing import check_description
-
-#: Called as pictures get ready: how many are done, and how many there are.
-Progress: TypeAlias = Callable[[int, int], None]
-#: Position of a picture that was left out, and why.
-Skipped: TypeAlias = tuple[int, str]
 
 
 def decode_all(
@@ -60,99 +54,46 @@ def decode_all(
     check_description(description)
     if not pictures:
         raise DataError("there are no images", "at least one", "add images")
-    if threads is not None and threads < 1:
-        raise DataError(f"threads {threads}", "at least 1", "leave it out for one per core")
     shape = (description.channels, description.height, description.width)
-    size = len(pictures) * math.prod(shape)
-    with closing(_decoded(pictures, description, threads or default_threads())) as decoded:
-        kept = _Kept(decoded, len(pictures), skip_bad, progress)
-        if size <= budget_bytes:
-            return _into_memory(kept, (len(pictures), *shape)), kept.skipped
-        return _into_file(kept, shape, folder, name), kept.skipped
+    with closing(decoded(pictures, description, threads=threads)) as stream:
+        good = GoodPictures(stream, len(pictures), skip_bad, progress)
+        if decoded_bytes(len(pictures), description) <= budget_bytes:
+            return _into_memory(good, (len(pictures), *shape)), good.skipped
+        return _into_file(good, (len(pictures), *shape), folder, name), good.skipped
 
 
-def default_threads() -> int:
-    """One thread per core that this process may use, eight at most."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+def decoded_bytes(pictures: int, description: InputDescription) -> int:
+    """What so many decoded pictures take."""
+    return pictures * description.channels * description.height * description.width
 
 
-def _decoded(
-    pictures: Sequence[Picture], description: InputDescription, threads: int
-) -> Generator[Tensor | DataError, None, None]:
-    def one(index: int) -> Tensor | DataError:
-        try:
-            return decode_picture(pictures[index], description, picture_name(pictures, index))
-        except DataError as error:
-            return error
-
-    with strict_pillow():
-        if threads == 1:
-            yield from map(one, range(len(pictures)))
-            return
-        waiting: deque[Future[Tensor | DataError]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        try:
-            for index in range(len(pictures)):
-                # Pictures that are ready but not yet stored take memory too: stay a few ahead, no more.
-                if len(waiting) == 4 * threads:
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(one, index))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Kept:
-    """The good pictures of a stream; counts the others, or stops at the first."""
-
-    def __init__(
-        self, decoded: Iterator[Tensor | DataError], total: int, skip_bad: bool, progress: Progress | None
-    ) -> None:
-        self.decoded, self.total, self.skip_bad, self.progress = decoded, total, skip_bad, progress
-        self.skipped: list[Skipped] = []
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for index, result in enumerate(self.decoded):
-            if isinstance(result, Tensor):
-                yield result
-            elif self.skip_bad:
-                self.skipped.append((index, str(result)))
-            else:
-                raise result
-            if self.progress is not None:
-                self.progress(index + 1, self.total)
-        if len(self.skipped) == self.total:
-            given = f"none of the {self.total} images can be read; the first: {self.skipped[0][1]}"
-            raise DataError(given, "at least one good image", "check the files")
-
-
-def _into_memory(kept: _Kept, shape: tuple[int, ...]) -> Tensor:
+def _into_memory(good: GoodPictures, shape: tuple[int, ...]) -> Tensor:
     try:
         images = torch.empty(shape, dtype=torch.uint8)
     except (RuntimeError, MemoryError):
         given = f"{shape[0]} images take {math.prod(shape) / 1e9:.1f} GB, more than the memory that is free"
-        raise DataError(given, "a smaller set or less memory for images", "lower --cache-mb") from None
+        advice = "lower --cache-mb, or use --streaming to keep none"
+        raise DataError(given, "a smaller set or less memory for images", advice) from None
     count = 0
-    for image in kept:
+    for image in good:
         images[count] = image
         count += 1
     return images[:count]
 
 
-def _into_file(kept: _Kept, shape: tuple[int, ...], folder: Path | None, name: str) -> Tensor:
+def _into_file(good: GoodPictures, shape: tuple[int, ...], folder: Path | None, name: str) -> Tensor:
     where = folder or Path(tempfile.gettempdir())
     try:
+        where.mkdir(parents=True, exist_ok=True)
+        _check_room(where, math.prod(shape))
         if folder is None:
             with tempfile.TemporaryFile() as unnamed:
-                return _write(kept, unnamed, shape)
-        folder.mkdir(parents=True, exist_ok=True)
+                return _write(good, unnamed, shape)
         # Another process may be reading an earlier file of this name, so it is replaced, never overwritten.
         handle, unfinished = tempfile.mkstemp(dir=folder, prefix=f"{name}.", suffix=".part")
         try:
             with open(handle, "w+b") as file:
-                images = _write(kept, file, shape)
+                images = _write(good, file, shape)
             os.replace(unfinished, folder / f"{name}.uint8")
         except BaseException:
             Path(unfinished).unlink(missing_ok=True)
@@ -162,17 +103,24 @@ def _into_file(kept: _Kept, shape: tuple[int, ...], folder: Path | None, name: s
         raise
     except OSError as error:
         given = f"decoded images cannot be written to {where} ({error.strerror or error})"
-        advice = "free some space, or raise --cache-mb to keep them in memory"
+        advice = "free some space, raise --cache-mb to keep them in memory, or use --streaming to keep none"
         raise FolderError(given, "a writable folder with enough free space", advice) from None
 
 
-def _write(kept: _Kept, file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
+def _check_room(folder: Path, needed: int) -> None:
+    """Refuse at once what would fill the disk after an hour of decoding."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"they take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+
+
+def _write(good: GoodPictures, file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
     count = 0
     # Written, not mapped: a full disk kills a process that writes through a map.
-    for image in kept:
+    for image in good:
         file.write(image.numpy().data)
         count += 1
     file.flush()
     # Copy on write, because torch wants memory that it may write to; the file itself never changes.
-    mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=(count, *shape))  # type: ignore[call-overload]
+    mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=(count, *shape[1:]))  # type: ignore[call-overload]
     return torch.from_numpy(mapped)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ttctune.backbone.description import InputDescription
 from ttctune.errors import DataError
-from ttctune.images.pictures import Picture, to_picture
+from ttctune.images.pictures import FileSlice, Picture, to_picture
 from ttctune.images.resizing import MAX_PIXELS, check_description, resize
 
 # Some other formats that Pillow knows start programs, or fetch files that they name.
@@ -72,15 +73,18 @@ def decode_picture(picture: Picture, description: InputDescription, name: str) -
         raise DataError(given, _EXPECTED, _ADVICE) from None
 
 
-def _decode_image(picture: Path | Image.Image, description: InputDescription, name: str) -> Tensor:
-    if isinstance(picture, Path):
-        with Image.open(picture, formats=_formats()) as image:
-            _check_size(image.size, name)
-            image.load()
-            return _finish(_upright(image), description, name)
-    _check_size(picture.size, name)
-    picture.load()
-    return _finish(_upright(picture), description, name)
+def _decode_image(picture: Path | FileSlice | Image.Image, description: InputDescription, name: str) -> Tensor:
+    if isinstance(picture, Image.Image):
+        return _load(picture, description, name)
+    file = picture if isinstance(picture, Path) else BytesIO(picture.read())
+    with Image.open(file, formats=_formats()) as image:
+        return _load(image, description, name)
+
+
+def _load(image: Image.Image, description: InputDescription, name: str) -> Tensor:
+    _check_size(image.size, name)
+    image.load()
+    return _finish(_upright(image), description, name)
 
 
 @cache

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 
 from ttctune.backbone.description import InputDescription
-from ttctune.images.batches import LabelledImages
-from ttctune.images.cache import Progress, decode_all
+from ttctune.images.batches import ImageSet, LabelledImages
+from ttctune.images.cache import decode_all, decoded_bytes
+from ttctune.images.decoding_ahead import Progress, Skipped
 from ttctune.images.pictures import picture_name
 from ttctune.images.sources import PARTS, PartSource, open_source, present_parts
 from ttctune.images.sources.hold_out import hold_out
+from ttctune.images.streaming import stream
 
 CACHE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Decoded images by part.
+    """Images by part, decoded or streamed.
 
     Attributes:
         parts: Those parts that were asked for and exist.
@@ -29,24 +31,24 @@ class ImageData:
         skipped_images: One (name, reason) for each image that was left out because it cannot be read.
     """
 
-    parts: dict[str, LabelledImages]
+    parts: dict[str, ImageSet]
     classes: tuple[str, ...]
     val_note: str
     held_out: bool = False
     skipped_images: tuple[tuple[str, str], ...] = ()
 
     @property
-    def train(self) -> LabelledImages | None:
+    def train(self) -> ImageSet | None:
         """The train part, or None."""
         return self.parts.get("train")
 
     @property
-    def val(self) -> LabelledImages | None:
+    def val(self) -> ImageSet | None:
         """The val part, or None."""
         return self.parts.get("val")
 
     @property
-    def test(self) -> LabelledImages | None:
+    def test(self) -> ImageSet | None:
         """The test part, or None."""
         return self.parts.get("test")
 
@@ -65,6 +67,7 @@ def open_images(
     parts: Collection[str] = ("train", "val"),
     classes: tuple[str, ...] | None = None,
     skip_bad: bool = False,
+    streaming: bool = False,
     cache_bytes: int = CACHE_BYTES,
     cache_folder: str | Path | None = None,
     threads: int | None = None,
@@ -73,9 +76,9 @@ def open_images(
     """Find the images of the parts asked for, and decode them; images of other parts are not opened.
 
     Args:
-        data: A folder (with index.csv, VTAB's lists, train/val/test folders, or a folder per class), a pair
-            (images, labels), a map-style torch data set, or a mapping of "train", "val" and "test" to the
-            last two.
+        data: A folder (with index.csv, VTAB's lists, shards, train/val/test folders, or a folder per class), one
+            shard or a pattern of shards, a pair (images, labels), a map-style torch data set, or a mapping of
+            "train", "val" and "test" to the last two.
         description: Size, channels, and the way to resize.
         val_fraction: Share of train held out as val where the data has no val part, in [0, 1); 0 holds out
             nothing.
@@ -83,6 +86,7 @@ def open_images(
         parts: Names of the parts to decode.
         classes: Class names in label order, as an adapter knows them; None finds them in the data.
         skip_bad: Leave out images that cannot be read, instead of stopping at the first.
+        streaming: Keep no decoded images: look at each once, and decode it anew whenever it is used.
         cache_bytes: Decoded images up to this many bytes, all parts together, are kept in memory; the rest in
             files.
         cache_folder: Where those files go; None takes temporary files that end with the process.
@@ -90,14 +94,15 @@ def open_images(
         progress: Called with (done, total) after each image, total counting all parts.
 
     Returns:
-        The decoded parts.
+        The parts.
 
     Raises:
         DataError: The data, or an image without `skip_bad`, is not as expected.
         FolderError: The cache cannot be written.
     """
     source = open_source(data, val_fraction=val_fraction, seed=seed, parts=parts, classes=classes)
-    decoder = _Decoder(description, skip_bad, cache_bytes, cache_folder, threads, progress)
+    folder = None if cache_folder is None else Path(cache_folder)
+    decoder = _Decoder(description, skip_bad, cache_bytes, threads, progress, streaming, folder)
     decoder.total = sum(len(part) for part in source.parts.values())
     decoded = {name: decoder.decode(part, name) for name, part in source.parts.items()}
     return ImageData(decoded, source.classes, source.val_note, source.held_out, tuple(decoder.skipped))
@@ -110,12 +115,12 @@ def open_evaluation_images(
     *,
     held_out: Mapping[str, Any] | None = None,
     skip_bad: bool = False,
+    streaming: bool = False,
     cache_bytes: int = CACHE_BYTES,
-    cache_folder: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[LabelledImages, str, int]:
-    """Decode what an adapter is evaluated on: the test part where there is one, else val, else all images.
+) -> tuple[ImageSet, str, int]:
+    """Open what an adapter is evaluated on: the test part where there is one, else val, else all images.
 
     Args:
         data: As in `open_images`.
@@ -125,8 +130,8 @@ def open_evaluation_images(
             data holds the same images out again, it is the training data, and only those images are
             evaluated.
         skip_bad: Leave out images that cannot be read, instead of stopping at the first.
-        cache_bytes: Decoded images up to this many bytes are kept in memory, else in a file.
-        cache_folder: Where that file goes; None takes a temporary file that ends with the process.
+        streaming: Keep no decoded images.
+        cache_bytes: Decoded images up to this many bytes are kept in memory; more are streamed.
         threads: Threads that decode; None takes one per core, eight at most.
         progress: Called with (done, total) after each image.
 
@@ -135,70 +140,80 @@ def open_evaluation_images(
 
     Raises:
         DataError: The data, or an image without `skip_bad`, is not as expected.
-        FolderError: The cache cannot be written.
     """
-    present = present_parts(data, classes)
-    part = next(name for name in reversed(PARTS) if name in present)
-    if part == "train" and held_out:
-        again = _Decoder(description, skip_bad, cache_bytes, cache_folder, threads, None)
-        val = _held_out_again(data, classes, again, held_out)
-        if val is not None:
-            return val, "held-out val", len(again.skipped)
-    source = open_source(data, val_fraction=0.0, parts=(part,), classes=classes)
-    decoder = _Decoder(description, skip_bad, cache_bytes, cache_folder, threads, progress)
-    decoder.total = len(source.parts[part])
-    images = decoder.decode(source.parts[part], part)
-    title = "all images" + ", maybe with training images among them" * bool(held_out) if part == "train" else part
-    return images, title, len(decoder.skipped)
 
+    def opened(part: PartSource, progress: Progress | None) -> tuple[ImageSet, int]:
+        streamed = streaming or decoded_bytes(len(part), description) > cache_bytes
+        decoder = _Decoder(description, skip_bad, cache_bytes, threads, progress, streamed)
+        decoder.total = len(part)
+        return decoder.decode(part, "images"), len(decoder.skipped)
 
-def _held_out_again(
-    data: Any, classes: tuple[str, ...] | None, decoder: "_Decoder", held_out: Mapping[str, Any]
-) -> LabelledImages | None:
-    """The images that training held out, when this is the data it held them out of."""
-    train = open_source(data, val_fraction=0.0, parts=("train",), classes=classes)
-    fraction, seed = held_out["val_fraction"], held_out["seed"]
-    _, val = hold_out(train.parts["train"], train.classes, fraction, seed, strict=False)
-    images = decoder.decode(val, "val") if len(val) else None
-    return images if images is not None and images.digest() == held_out["digest"] else None
+    present = present_parts(data)
+    name = next(name for name in reversed(PARTS) if name in present)
+    source = open_source(data, val_fraction=0.0, parts=(name,), classes=classes)
+    part = source.parts[name]
+    if name == "train" and held_out:
+        _, val = hold_out(part, source.classes, held_out["val_fraction"], held_out["seed"], strict=False)
+        if len(val):
+            images, skipped = opened(val, None)
+            if images.digest() == held_out["digest"]:
+                return images, "held-out val", skipped
+    images, skipped = opened(part, progress)
+    title = "all images" + ", maybe with training images among them" * bool(held_out) if name == "train" else name
+    return images, title, skipped
 
 
 class _Decoder:
-    """Decodes part after part, within one budget of memory."""
+    """Decodes part after part, within one budget of memory, or opens them as streams."""
 
     def __init__(
         self,
         description: InputDescription,
         skip_bad: bool,
         cache_bytes: int,
-        cache_folder: str | Path | None,
         threads: int | None,
         progress: Progress | None,
+        streaming: bool,
+        folder: Path | None = None,
     ) -> None:
         self.description, self.skip_bad, self.left_bytes = description, skip_bad, cache_bytes
-        self.folder = None if cache_folder is None else Path(cache_folder)
-        self.threads, self.progress = threads, progress
+        self.threads, self.progress, self.streaming, self.folder = threads, progress, streaming, folder
         self.done = self.total = 0
         self.skipped: list[tuple[str, str]] = []
 
-    def decode(self, part: PartSource, name: str) -> LabelledImages:
+    def decode(self, part: PartSource, name: str) -> ImageSet:
+        images, skipped = self._stream(part) if self.streaming else self._keep(part, name)
+        self.done += len(part)
+        self.skipped += [(picture_name(part.pictures, index), reason) for index, reason in skipped]
+        return images
+
+    def _stream(self, part: PartSource) -> tuple[ImageSet, list[Skipped]]:
+        return stream(
+            part,
+            self.description,
+            skip_bad=self.skip_bad,
+            threads=self._threads(part),
+            progress=self._report,
+        )
+
+    def _keep(self, part: PartSource, name: str) -> tuple[ImageSet, list[Skipped]]:
         images, skipped = decode_all(
             part.pictures,
             self.description,
             budget_bytes=self.left_bytes,
             folder=self.folder,
             skip_bad=self.skip_bad,
-            threads=1 if part.one_thread else self.threads,
-            progress=self._report if self.progress is not None else None,
+            threads=self._threads(part),
+            progress=self._report,
             name=name,
         )
         if images.numel() <= self.left_bytes:
             self.left_bytes -= images.numel()
-        self.done += len(part)
-        self.skipped += [(picture_name(part.pictures, index), reason) for index, reason in skipped]
-        bad = {index for index, _ in skipped}
-        labels = [label for index, label in enumerate(part.labels) if index not in bad]
-        return LabelledImages(images, torch.tensor(labels, dtype=torch.int64))
+        labels = part.without(index for index, _ in skipped).labels
+        return LabelledImages(images, torch.tensor(labels, dtype=torch.int64)), skipped
+
+    def _threads(self, part: PartSource) -> int | None:
+        return 1 if part.one_thread else self.threads
 
     def _report(self, done: int, _: int) -> None:
         if self.progress is not None:

@@ -1,8 +1,10 @@
 """What counts as one picture, and sequences of them that are read only when asked for."""
 
+from abc import abstractmethod
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -10,20 +12,50 @@ from PIL import Image
 
 from ttctune.errors import DataError
 
-#: One picture: a file, a PIL image, or a uint8 array of H x W (grey) or H x W x C.
-Picture: TypeAlias = Path | Image.Image | np.ndarray[Any, Any]
+
+class FileSlice(NamedTuple):
+    """A picture's file that lies inside a larger file.
+
+    Attributes:
+        path: The larger file.
+        offset: Of the first byte.
+        size: In bytes.
+    """
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            OSError: The larger file cannot be read, or has become too short.
+        """
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise OSError(f"{self.path} has become shorter")
+        return content
+
+
+#: One picture: a file, a part of one, a PIL image, or a uint8 array of H x W (grey) or H x W x C.
+Picture: TypeAlias = Path | FileSlice | Image.Image | np.ndarray[Any, Any]
 
 _KINDS = "a path, a PIL image, or a uint8 (or float in [0, 1]) array or tensor"
 
 
-class Chosen(Sequence[Picture]):
-    """Some pictures of a longer sequence, in a given order; none is read before it is asked for."""
+class LazyPictures(Sequence[Picture]):
+    """Pictures that are made only when they are asked for, and not kept."""
 
-    def __init__(self, pictures: Sequence[Picture], indices: Sequence[int]) -> None:
-        self.pictures, self.indices = pictures, list(indices)
+    @abstractmethod
+    def picture(self, index: int) -> Picture:
+        """One picture, by its position."""
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def name(self, index: int) -> str:
+        """What to call a picture in a message."""
+        return f"image {index}"
 
     @overload
     def __getitem__(self, index: int) -> Picture: ...
@@ -31,17 +63,31 @@ class Chosen(Sequence[Picture]):
     def __getitem__(self, index: slice) -> "Chosen": ...
     def __getitem__(self, index: int | slice) -> "Picture | Chosen":
         if isinstance(index, slice):
-            return Chosen(self.pictures, self.indices[index])
-        return self.pictures[self.indices[index]]
+            return Chosen(self, range(*index.indices(len(self))))
+        return self.picture(index)
+
+
+class Chosen(LazyPictures):
+    """Some pictures of a longer sequence, in a given order."""
+
+    def __init__(self, pictures: Sequence[Picture], indices: Sequence[int]) -> None:
+        self._pictures, self._indices = pictures, array("q", indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def picture(self, index: int) -> Picture:
+        """The picture at that position of the choice."""
+        return self._pictures[self._indices[index]]
 
     def name(self, index: int) -> str:
-        """What to call a picture in a message."""
-        return picture_name(self.pictures, self.indices[index])
+        """As the longer sequence calls it."""
+        return picture_name(self._pictures, self._indices[index])
 
 
 def picture_name(pictures: Sequence[Picture], index: int) -> str:
     """What to call one picture of a sequence in a message: its path, or its number in what was given."""
-    if isinstance(pictures, Chosen):
+    if isinstance(pictures, LazyPictures):
         return pictures.name(index)
     if isinstance(pictures, list) and isinstance(pictures[index], (str, Path)):
         return str(pictures[index])

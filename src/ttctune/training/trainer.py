@@ -16,7 +16,7 @@ from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone
 from ttctune.errors import TrainingError, TtcError
 from ttctune.images.augmentation import Augmentation
-from ttctune.images.batches import LabelledImages, epoch_order
+from ttctune.images.batches import ImageSet, epoch_order
 from ttctune.images.normalisation import normalise
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.recipe import Recipe
@@ -75,7 +75,7 @@ class Trainer:
 
     model: nn.Module
     backbone: Backbone
-    images: LabelledImages
+    images: ImageSet
     classes: int
     description: InputDescription
     recipe: Recipe

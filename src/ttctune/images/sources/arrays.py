@@ -1,14 +1,14 @@
 """Images and labels in memory: a pair of sequences or arrays."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 
 from ttctune.errors import DataError
 from ttctune.images.pictures import (
-    Chosen,
+    LazyPictures,
     Picture,
     channel_axis,
     check_values,
@@ -21,7 +21,7 @@ from ttctune.images.sources.labels import plain_labels
 _SHAPES = "N x H x W x C, N x C x H x W or N x H x W"
 
 
-class ArrayPictures(Sequence[Picture]):
+class ArrayPictures(LazyPictures):
     """One array of many images, converted one image at a time.
 
     Args:
@@ -45,13 +45,8 @@ class ArrayPictures(Sequence[Picture]):
     def __len__(self) -> int:
         return int(self._array.shape[0])
 
-    @overload
-    def __getitem__(self, index: int) -> Picture: ...
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Picture | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self, range(*index.indices(len(self))))
+    def picture(self, index: int) -> Picture:
+        """uint8, H x W or H x W x C."""
         return to_bytes(self._array[index])
 
 

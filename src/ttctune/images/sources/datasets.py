@@ -1,10 +1,10 @@
 """A torch data set of (image, label) pairs."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 from ttctune.errors import DataError
-from ttctune.images.pictures import Chosen, Picture, to_picture
+from ttctune.images.pictures import LazyPictures, Picture, to_picture
 from ttctune.images.sources.labels import plain_labels
 
 _PAIR = "a pair (image, label) for each index"
@@ -15,7 +15,7 @@ def is_map_style(data: Any) -> bool:
     return hasattr(type(data), "__len__") and hasattr(type(data), "__getitem__")
 
 
-class DatasetPictures(Sequence[Picture]):
+class DatasetPictures(LazyPictures):
     """The images of a map-style data set; each is asked for when it is needed, and not kept.
 
     Args:
@@ -29,13 +29,8 @@ class DatasetPictures(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> Picture: ...
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Picture | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self, range(*index.indices(len(self))))
+    def picture(self, index: int) -> Picture:
+        """The image as the data set gives it now, brought to one of the kinds of picture."""
         return to_picture(self.pair(index)[0], f"image {index} of {self._name}")
 
     def pair(self, index: int) -> tuple[Any, Any]:

@@ -27,27 +27,29 @@ def read_folder_tree(folder: Path, classes: tuple[str, ...] | None, wanted: froz
     Raises:
         DataError: No class folders, no images, an unknown class, or two folders for one part.
     """
-    part_folders = _part_folders(folder)
-    if not part_folders:
-        part_folders = {"train": folder}
-    if "train" not in part_folders and classes is None:
+    folders = part_folders(folder)
+    if "train" not in folders and classes is None:
         raise DataError(f"{folder} has no train folder", _LAYOUT, "add train/ with a folder per class")
-    names = classes or tuple(_class_folders(part_folders["train"]))
+    names = classes or tuple(_class_folders(folders["train"]))
     parts = {
         part: _read_part(path, names, every_class=part == "train" and classes is None)
-        for part, path in part_folders.items()
+        for part, path in folders.items()
         if part in wanted
     }
     return parts, names
 
 
-def _part_folders(folder: Path) -> dict[str, Path]:
-    """Folders of parts; empty when the tree has none, so that a class may be called "train" too."""
+def part_folders(folder: Path) -> dict[str, Path]:
+    """Folders of parts; a tree that has none is all train, so that a class may be called "train" too.
+
+    Raises:
+        DataError: Two folders for one part.
+    """
     inside = sub_folders(folder)
     named = [path for path in inside if path.name.lower() in PART_FOLDERS]
     with_classes = {PART_FOLDERS[path.name.lower()] for path in named if sub_folders(path)}
     if "train" not in with_classes and len(named) < len(inside):
-        return {}
+        return {"train": folder}
     found: dict[str, Path] = {}
     for path in named:
         part = PART_FOLDERS[path.name.lower()]
@@ -55,7 +57,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
             given = f"{folder} has two folders for the {part} part, {found[part].name} and {path.name}"
             raise DataError(given, "one", "keep one of them")
         found[part] = path
-    return found
+    return found or {"train": folder}
 
 
 def _class_folders(folder: Path) -> list[str]:

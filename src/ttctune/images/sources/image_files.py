@@ -15,6 +15,11 @@ def sub_folders(folder: Path) -> list[Path]:
     return sorted(p for p in _entries(folder) if p.is_dir())
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Files directly inside, hidden ones left out, sorted by name."""
+    return sorted(p for p in _entries(folder) if p.is_file())
+
+
 def image_files(folder: Path) -> list[Path]:
     """Every image file below a folder, at any depth, in a fixed order; hidden files and folders are left out.
 

@@ -25,6 +25,15 @@ class Row(NamedTuple):
     class_name: str
 
 
+def index_parts(folder: Path) -> set[str]:
+    """Names of the parts that index.csv lists; no file of theirs is looked for.
+
+    Raises:
+        DataError: A line that is wrong.
+    """
+    return {row.split for row in _rows(folder / INDEX)} or {"train"}
+
+
 def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
     """Read index.csv; the order of its rows is kept.
 

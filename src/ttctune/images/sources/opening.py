@@ -1,14 +1,15 @@
 """Which kind of data is this, and does it hold what training needs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ttctune.errors import DataError
-from ttctune.images.sources.folder_tree import read_folder_tree
+from ttctune.images.sources.folder_tree import part_folders, read_folder_tree
 from ttctune.images.sources.hold_out import hold_out
 from ttctune.images.sources.in_memory import parts_of_mapping, read_in_memory
-from ttctune.images.sources.index_csv import INDEX, read_index_csv
+from ttctune.images.sources.index_csv import INDEX, index_parts, read_index_csv
+from ttctune.images.sources.shards import read_shards, shard_files
 from ttctune.images.sources.source import PARTS, Parts, Source
 from ttctune.images.sources.vtab_lists import list_files, read_vtab_lists
 
@@ -23,13 +24,13 @@ def open_source(
 ) -> Source:
     """Find pictures and labels; open none of them.
 
-    A folder is read by its index.csv; else by VTAB's lists; else as train, val and test folders with a folder
-    per class; else as a folder per class. Where there is no val part, a share of train is held out, unless
-    only the test part and val are asked for.
+    A folder is read by its index.csv; else by VTAB's lists; else as shards; else as train, val and test folders
+    with a folder per class; else as a folder per class. Where there is no val part, a share of train is held out,
+    unless only the test part and val are asked for.
 
     Args:
-        data: A folder, a pair (images, labels), a map-style torch data set, or a mapping of "train", "val"
-            and "test" to pairs or data sets.
+        data: A folder, a shard, a pattern of shards, a pair (images, labels), a map-style torch data set, or a
+            mapping of "train", "val" and "test" to pairs or data sets.
         val_fraction: Share of train to hold out where there is no val part, in [0, 1); 0 holds out nothing.
         seed: Decides which images are held out.
         parts: The parts wanted; the pictures of others are not looked at.
@@ -71,8 +72,8 @@ def open_source(
     return Source(kept, names, val_note, held_out)
 
 
-def present_parts(data: Any, classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of the parts that the data has of its own, before anything is held out.
+def present_parts(data: Any) -> tuple[str, ...]:
+    """Names of the parts that the data has of its own, before anything is held out; no part is read.
 
     Raises:
         DataError: The data is not as expected.
@@ -80,25 +81,48 @@ def present_parts(data: Any, classes: tuple[str, ...] | None) -> tuple[str, ...]
     if isinstance(data, Mapping):
         return parts_of_mapping(data)
     if isinstance(data, (str, Path)):
-        found, _ = _read(data, classes, frozenset(PARTS))
+        found = _layout(Path(data)).parts(Path(data))
         return tuple(part for part in PARTS if part in found)
     return ("train",)
+
+
+class Layout(NamedTuple):
+    """A way in which images lie on a disk.
+
+    Attributes:
+        is_here: Whether the data is laid out so.
+        parts: The names of the parts it has, from a look at as little as possible.
+        read: Pictures and labels of the parts wanted, and the classes.
+    """
+
+    is_here: Callable[[Path], object]
+    parts: Callable[[Path], Container[str]]
+    read: Callable[[Path, tuple[str, ...] | None, frozenset[str]], Parts]
+
+
+#: The first that is there counts.
+LAYOUTS = (
+    Layout(lambda data: (data / INDEX).is_file(), index_parts, read_index_csv),
+    Layout(list_files, list_files, read_vtab_lists),
+    Layout(shard_files, shard_files, read_shards),
+    Layout(Path.is_dir, part_folders, read_folder_tree),
+)
+
+
+def _layout(data: Path) -> Layout:
+    found = next((layout for layout in LAYOUTS if layout.is_here(data)), None)
+    if found is None and data.exists():
+        advice = "unpack it, or give the folder around it"
+        raise DataError(f"data {data} is a file", "a folder of images, or a .tar shard", advice)
+    if found is None:
+        raise DataError(f"data folder {data} does not exist", "a folder of images", "check the path")
+    return found
 
 
 def _read(data: Any, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
     if not isinstance(data, (str, Path)):
         return read_in_memory(data, classes, wanted)
-    folder = Path(data)
-    if not folder.exists():
-        raise DataError(f"data folder {folder} does not exist", "a folder of images", "check the path")
-    if not folder.is_dir():
-        given = f"data {folder} is a file"
-        raise DataError(given, "a folder of images", "unpack it, or give the folder around it")
-    if (folder / INDEX).is_file():
-        return read_index_csv(folder, classes, wanted)
-    if list_files(folder):
-        return read_vtab_lists(folder, classes, wanted)
-    return read_folder_tree(folder, classes, wanted)
+    return _layout(Path(data)).read(Path(data), classes, wanted)
 
 
 def _name(data: Any) -> str:

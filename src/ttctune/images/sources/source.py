@@ -1,6 +1,6 @@
 """Where images and labels come from, before any image is opened."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -31,6 +31,11 @@ class PartSource:
     def choose(self, indices: Sequence[int]) -> "PartSource":
         """The pictures and labels at some positions, in the order given."""
         return replace(self, pictures=Chosen(self.pictures, indices), labels=[self.labels[i] for i in indices])
+
+    def without(self, indices: Iterable[int]) -> "PartSource":
+        """The pictures and labels at all other positions."""
+        gone = set(indices)
+        return self.choose([i for i in range(len(self)) if i not in gone]) if gone else self
 
 
 #: What every reader returns: the parts it was asked for and found, and the class names in label order.
