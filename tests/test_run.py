@@ -1,6 +1,7 @@
 """Whole runs: from a model and images to an adapted model, interrupted or not."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.images.pictures import write_image_tree
+from tests.images.shards import write_as_shards
 from tests.run_helpers import arrays, save_model, sha, short, snapshot, tensors_of, vit
 
 import ttctune
@@ -155,6 +157,41 @@ def test_the_same_run_twice_gives_the_same_bytes(name, tree, tmp_path):
     assert sha(tmp_path / "one" / "adapter.safetensors") == sha(tmp_path / "two" / "adapter.safetensors")
     adapt(name, tree, short(flip=True, drop_path=0.1, seed=1), out=tmp_path / "three")
     assert sha(tmp_path / "one" / "adapter.safetensors") != sha(tmp_path / "three" / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["folder tree", "index.csv", "shards"])
+def test_streamed_images_give_the_same_bytes_as_kept_ones(name, tree, tmp_path, kind):
+    data = tree
+    if kind == "index.csv":
+        data = tmp_path / "listed"
+        shutil.copytree(tree, data)
+        rows = [f"{f.relative_to(data)},train,{f.parent.name[-1]},{f.parent.name}" for f in sorted(data.rglob("*.png"))]
+        (data / "index.csv").write_text("\n".join(["file,split,label,class", *rows]))
+    if kind == "shards":
+        data = write_as_shards(tree, tmp_path / "shards")
+    settings = {"flip": True, "drop_path": 0.1, "align_epochs": 1, "tune_epochs": 2}
+    adapt(name, tree, short(**settings), out=tmp_path / "kept")
+    adapted = adapt(name, data, short(**settings, streaming=True), out=tmp_path / "streamed", workers=2)
+    assert sha(tmp_path / "kept" / "adapter.safetensors") == sha(tmp_path / "streamed" / "adapter.safetensors")
+    again = ttctune.load(tmp_path / "streamed").evaluate(data, workers=1)
+    assert (again.part, again.accuracy) == ("held-out val", adapted.metrics["accuracy"])
+    assert ttctune.load(tmp_path / "kept").evaluate(data).part == "held-out val"
+
+
+def test_a_streamed_run_that_was_interrupted_notices_changed_images(name, tmp_path, monkeypatch):
+    tree, recipe = write_image_tree(tmp_path / "tree", 3, 6), short(streaming=True)
+    adapt(name, tree, recipe, out=tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        interrupt_at_write(patch, 1, after=True)
+        adapt(name, tree, recipe, out=tmp_path / "x")
+    (tree / "class0").rename(tmp_path / "class0")
+    shutil.copytree(tree / "class1", tree / "class0")
+    with pytest.raises(FolderError, match="images that changed"):
+        adapt(name, tree, recipe, out=tmp_path / "x", resume=True)
+    shutil.rmtree(tree / "class0")
+    (tmp_path / "class0").rename(tree / "class0")
+    adapt(name, tree, recipe, out=tmp_path / "x", resume=True)
+    assert sha(tmp_path / "x" / "adapter.safetensors") == sha(tmp_path / "whole" / "adapter.safetensors")
 
 
 class KilledError(BaseException):

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +163,16 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, named):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
     assert not named or ([] == list(folder.iterdir()) and str(folder) in str(caught.value))
+
+
+def test_what_would_fill_the_disk_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """Both numbers are said, and the way out; nothing is read or left behind."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=11 * ONE))
+    with pytest.raises(FolderError, match=r"take 0\.0 GB, and 0\.0 GB are free.*--streaming"):
+        decode_all([tmp_path / "gone.png"] * 12, DESCRIPTION, budget_bytes=0, folder=tmp_path / "c")
+    assert [] == list((tmp_path / "c").iterdir())
+    images, _ = decode_all(_files(tmp_path, 11), DESCRIPTION, budget_bytes=0, folder=tmp_path / "c")
+    assert 11 == len(images)
 
 
 def test_no_threads_at_all_is_refused():

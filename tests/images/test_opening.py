@@ -6,6 +6,7 @@ import torch
 
 from ttctune.errors import DataError
 from ttctune.images import decode, open_evaluation_images, open_images
+from ttctune.images.streaming import StreamedImages
 
 from .pictures import describe, draw, write_image_tree
 
@@ -122,6 +123,25 @@ def test_evaluation_touches_no_other_part(tmp_path):
     pictures = np.zeros((2, 8, 8, 3), np.uint8)
     mapping = {"train": "not even data", "val": (pictures, [0, 2])}
     assert "val" == open_evaluation_images(mapping, DESCRIPTION, NAMES)[1]
+
+
+def test_evaluation_looks_for_no_file_of_another_part_of_an_index(tmp_path):
+    """The training images may have gone by then."""
+    draw(0).save(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text("file,split,label,class\ngone.png,train,0,class0\na.png,test,1,class1\n")
+    images, name, _ = open_evaluation_images(tmp_path, DESCRIPTION, NAMES)
+    assert ("test", [1]) == (name, images.labels.tolist())
+
+
+@pytest.mark.parametrize(("budget", "streamed"), [(6 * 3 * 16 * 16, False), (6 * 3 * 16 * 16 - 1, True)])
+def test_evaluation_streams_what_exceeds_the_budget(tmp_path, budget, streamed):
+    """Nothing goes to the disk; what training held out is found either way."""
+    write_image_tree(tmp_path, 3, 10)
+    note = _note(tmp_path)
+    images, name, _ = open_evaluation_images(tmp_path, DESCRIPTION, NAMES, held_out=note, cache_bytes=budget)
+    assert "held-out val" == name and streamed == isinstance(images, StreamedImages)
+    (pictures, _), *rest = images.batches(6)
+    assert not rest and torch.equal(open_images(tmp_path, DESCRIPTION).val.images, pictures)
 
 
 def test_evaluation_of_arrays_is_all_images_even_of_one_class():

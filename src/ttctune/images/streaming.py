@@ -46,7 +46,8 @@ class StreamedImages(ImageSet):
         turns = map(int, order)
         stream = decoded(self.pictures, self.description, order=turns, threads=self.threads, ahead=size)
         with closing(stream):
-            for chosen in order.split(size):
+            for start in range(0, len(order), size):
+                chosen = order[start : start + size]
                 yield torch.stack([_good(picture) for picture in islice(stream, len(chosen))]), self.labels[chosen]
 
 
