@@ -83,6 +83,27 @@ def test_a_stopped_run_says_how_to_go_on_and_then_ends_in_the_same_bytes(
     assert not list((tmp_path / "x").glob("*.part")) and not (tmp_path / "x" / "checkpoint").exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_streamed_run_that_is_stopped_leaves_no_process_and_ends_in_the_same_bytes(
+    tmp_path, model, tree, whole, number, code
+):
+    command = [*COMMAND, *arguments(tree, model, tmp_path / "x"), "--streaming", "--workers", "2"]
+    got, rest = stop(command, number, "align 3/")
+    assert got == code and "Traceback" not in rest
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and str(tmp_path) in command_of(pid)]
+    again = subprocess.run([*command, "--resume"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert sha(tmp_path / "x" / "adapter.safetensors") == whole
+
+
+def command_of(pid):
+    """The command line of a process; nothing when it has ended."""
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return ""
+
+
 def test_a_run_killed_again_and_again_ends_in_the_same_bytes(tmp_path, model, tree, whole):
     command = [*COMMAND, *arguments(tree, model, tmp_path / "x")]
     for epoch in (2, 9, 20):
