@@ -85,6 +85,24 @@ class Chosen(LazyPictures):
         return picture_name(self._pictures, self._indices[index])
 
 
+class FilePictures(LazyPictures):
+    """Image files; of each its name alone is kept, a tenth of what a Path takes."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def picture(self, index: int) -> Picture:
+        """The file's path."""
+        return Path(self._names[index])
+
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return self._names[index]
+
+
 def picture_name(pictures: Sequence[Picture], index: int) -> str:
     """What to call one picture of a sequence in a message: its path, or its number in what was given."""
     if isinstance(pictures, LazyPictures):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ttctune.errors import DataError
+from ttctune.images.pictures import FilePictures
 from ttctune.images.sources.image_files import image_files, sub_folders
 from ttctune.images.sources.labels import unknown_class_error
 from ttctune.images.sources.source import Parts, PartSource
@@ -70,7 +71,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _read_part(folder: Path, classes: tuple[str, ...], every_class: bool) -> PartSource:
     position = {name: i for i, name in enumerate(classes)}
-    pictures: list[Path] = []
+    pictures: list[str] = []
     labels: list[int] = []
     empty: list[str] = []
     for name in _class_folders(folder):
@@ -80,11 +81,11 @@ def _read_part(folder: Path, classes: tuple[str, ...], every_class: bool) -> Par
         if not files:
             empty.append(name)
             continue
-        pictures += files
+        pictures += map(str, files)
         labels += [position[name]] * len(files)
     if not pictures:
         raise DataError(f"{folder} holds no images", _LAYOUT, "add images (.jpg, .png, ...)")
     if every_class and empty:
         given = f"class folder {folder / empty[0]} holds no images"
         raise DataError(given, "at least one image per class", "add images or remove the folder")
-    return PartSource(list(pictures), labels)
+    return PartSource(FilePictures(pictures), labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ttctune.errors import DataError
+from ttctune.images.pictures import FilePictures
 from ttctune.images.sources.image_files import ListedFiles, read_lines
 from ttctune.images.sources.labels import check_complete, check_listed_once, multi_label_error, unknown_class_error
 from ttctune.images.sources.source import PARTS, Parts, PartSource
@@ -60,16 +61,16 @@ def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozen
     position = {name: i for i, name in enumerate(classes)}
     check_listed_once(((row.line, row.file, row.label) for row in rows), path)
     files = ListedFiles(folder, INDEX)
-    pictures: dict[str, list[Path]] = {}
+    pictures: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
     for row in rows:
         if row.split not in wanted:
             continue
         if row.class_name not in position:
             raise unknown_class_error(row.class_name, classes, f"{path} line {row.line}")
-        pictures.setdefault(row.split, []).append(files.find(row.file, row.line))
+        pictures.setdefault(row.split, []).append(str(files.find(row.file, row.line)))
         labels.setdefault(row.split, []).append(position[row.class_name])
-    return {part: PartSource(list(pictures[part]), labels[part]) for part in PARTS if part in pictures}, classes
+    return {part: PartSource(FilePictures(pictures[part]), labels[part]) for part in PARTS if part in pictures}, classes
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ttctune.errors import DataError
+from ttctune.images.pictures import FilePictures
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, ListedFiles, read_lines
 from ttctune.images.sources.labels import check_listed_once, multi_label_error, numbered
 from ttctune.images.sources.source import Parts, PartSource
@@ -49,9 +50,9 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     for part in lists:
         if part in wanted:
             files = ListedFiles(folder, lists[part].name)
-            pictures = [files.find(file, line) for line, file, _ in lines[part]]
+            pictures = FilePictures([str(files.find(file, line)) for line, file, _ in lines[part]])
             labels = [label for _, _, label in lines[part]]
-            parts[part] = PartSource(list(pictures), numbered(labels, classes, str(lists[part])))
+            parts[part] = PartSource(pictures, numbered(labels, classes, str(lists[part])))
     return parts, classes
 
 
