@@ -185,7 +185,7 @@ def finish(working: Path, folder: Path) -> None:
 
 
 def discard(part: Path, folder: Path) -> None:
-    """Take a folder away from `folder` in one step, then remove it; where it cannot be moved, remove it in its place."""
+    """Take a folder out of `folder` in one step, then remove it; where it cannot be moved, remove it in its place."""
     gone = beside(folder)
     shutil.rmtree(gone, ignore_errors=True)
     with suppress(OSError):

@@ -19,7 +19,7 @@ from ttctune.backbone.opening import open_backbone
 from ttctune.backbone.verification import verify_sites
 from ttctune.errors import DataError, FolderError, RecipeError
 from ttctune.evaluation import evaluate_logits, logits_of
-from ttctune.images import ImageData, LabelledImages, open_images
+from ttctune.images import ImageData, ImageSet, open_images
 from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
@@ -374,7 +374,7 @@ def _with_sites_of(backbone: Backbone, recipe: Recipe, reporter: Reporter) -> Re
     return recipe.change(sites=offered)
 
 
-def _val_logits(run: Run, val: LabelledImages) -> Tensor:
+def _val_logits(run: Run, val: ImageSet) -> Tensor:
     """float32 logits of all val images, of which each process computes its share."""
     trainer, model = run.trainer, run.attachment.model
     mine = trainer.processes.share(len(val))
