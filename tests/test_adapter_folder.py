@@ -313,6 +313,12 @@ WRONG = [
     ("sha256", {"adapter.safetensors": 7}),
     ("sha256", "abc"),
     ("versions", []),
+    ("calibration", {"temperature": 0}),
+    ("calibration", {"temperature": "warm"}),
+    ("calibration", {"temperature": float("nan")}),
+    ("calibration", {"thresholds": [{"target": 2, "abstain": 0.5, "coverage": 0.5, "accuracy": 0.5}]}),
+    ("settled", {"warm_start": "old"}),
+    ("settled", {"warm_start": {"folder": "old"}}),
 ]
 
 
@@ -323,6 +329,16 @@ def test_a_value_of_the_wrong_kind_is_refused_and_inspect_survives(copy, capsys,
     code = main(["inspect", str(copy)])
     errors = capsys.readouterr().err.splitlines()
     assert code in (0, 1) and (code == 0 or len(errors) == 1)
+
+
+def test_a_folder_from_before_calibration_is_read_and_saved_again(made, copy, tmp_path):
+    record = json.loads((copy / "adapter.json").read_text())
+    del record["calibration"], record["metrics"]["ece_raw"]
+    (copy / "adapter.json").write_text(json.dumps(record))
+    again = ttctune.load(copy)
+    assert again.calibration.temperature == 1
+    again.save(tmp_path / "again")
+    assert main(["inspect", str(tmp_path / "again")]) == 0
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/adapter.safetensors", "x.safetensors"])

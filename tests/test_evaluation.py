@@ -6,7 +6,8 @@ import torch
 from tests.run_helpers import arrays, short, vit
 
 import ttctune
-from ttctune.evaluation import CALIBRATION_BINS, evaluate_logits
+from ttctune.calibration import CALIBRATION_BINS
+from ttctune.evaluation import evaluate_logits
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -1,7 +1,7 @@
 """What a person holds at the end: a model that predicts, can be measured, merged, and saved as half a megabyte."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from ttctune.adapter_folder import Record
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
+from ttctune.calibration import Calibration
 from ttctune.errors import AdapterError, DataError
-from ttctune.evaluation import Evaluation, evaluate_logits, logits_of
-from ttctune.images import ImageSet, decode, open_evaluation_images
+from ttctune.evaluation import Evaluation, evaluate_logits, outputs_of
+from ttctune.images import ImageSet, Picture, decode, open_evaluation_images, picture_name
 from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
@@ -25,7 +26,7 @@ from ttctune.out_of_memory import is_out_of_memory
 from ttctune.output_folder import written_whole
 from ttctune.recipe import Recipe
 from ttctune.training.device import find_device
-from ttctune.training.precision import Precision, by_hand
+from ttctune.training.precision import by_hand
 from ttctune.version import __version__
 
 #: Images a step when predicting.
@@ -46,6 +47,7 @@ class Adapted:
         metrics: What was measured on val.
         importance: Site name -> score of every channel; empty where it was not kept.
         history: One row an epoch.
+        calibration: The temperature of its probabilities, and when to abstain, from val.
     """
 
     attachment: Attachment
@@ -57,6 +59,7 @@ class Adapted:
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     importance: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
 
     @property
     def model(self) -> nn.Module:
@@ -96,20 +99,10 @@ class Adapted:
         Raises:
             DataError: A picture cannot be read.
         """
-        plan = by_hand(precision, next(self.model.parameters()).device)
-        if isinstance(images, ImageSet):
-            return self._logits((pictures for pictures, _ in images.batches(BATCH)), plan)
-        many = isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
-        pictures = images if many else [images]
-        chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-        return self._logits((torch.stack([decode(p, self.input) for p in chunk]) for chunk in chunks), plan)
-
-    def _logits(self, batches: Iterable[Tensor], plan: Precision) -> Tensor:
-        outputs = logits_of(self.model, batches, self.input, plan)
-        return torch.cat([torch.empty(0, len(self.classes)), *outputs])
+        return torch.cat([torch.empty(0, len(self.classes)), *self._outputs(self._batches(images), precision)])
 
     def predict(self, images: Any, precision: str = "fp32") -> np.ndarray:
-        """Probabilities of pictures.
+        """Probabilities of pictures, at the temperature that was fitted on val.
 
         Args:
             images: A picture or a list of them: paths, PIL images, uint8 arrays (H x W x C, C x H x W or H x W).
@@ -121,11 +114,27 @@ class Adapted:
         Raises:
             DataError: A picture cannot be read.
         """
-        return self.logits(images, precision).softmax(1).numpy()
+        return self.calibration.probabilities(self.logits(images, precision)).numpy()
+
+    def embed(self, images: Any, precision: str = "fp32") -> np.ndarray:
+        """Features of pictures: what the head reads, after pooling and the last norm.
+
+        Args:
+            images: A picture or a list of them, as for `predict`.
+            precision: "fp32", "bf16" or "fp16".
+
+        Returns:
+            float32 array, N x D, with D the inputs of the head.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        outputs = self._outputs(self._batches(images), precision, self._features)
+        return torch.cat([torch.empty(0, self.features), *outputs]).numpy()
 
     def predict_files(
-        self, files: Sequence[Path], precision: str = "fp32", *, skip_bad: bool = False
-    ) -> Iterator[tuple[Path, np.ndarray]]:
+        self, files: Sequence[Picture], precision: str = "fp32", *, skip_bad: bool = False
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Probabilities of image files, a batch at a time, so that any number of them fits in memory.
 
         Args:
@@ -134,26 +143,78 @@ class Adapted:
             skip_bad: Leave out files that cannot be read.
 
         Yields:
-            Each file that was read, with its float32 probabilities.
+            The position of each file that was read, with its float32 probabilities.
 
         Raises:
             DataError: A file cannot be read, and `skip_bad` is not given.
         """
+        for positions, logits in self._of_files(files, precision, skip_bad):
+            yield from zip(positions, self.calibration.probabilities(logits).numpy(), strict=True)
+
+    def embed_files(
+        self, files: Sequence[Picture], precision: str = "fp32", *, skip_bad: bool = False
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Features of image files, a batch at a time; arguments and errors are those of `predict_files`.
+
+        Yields:
+            The position of each file that was read, with its float32 features (D).
+        """
+        for positions, features in self._of_files(files, precision, skip_bad, self._features):
+            yield from zip(positions, features.numpy(), strict=True)
+
+    @property
+    def features(self) -> int:
+        """D, the features that the head reads."""
+        return next(iter(self.attachment.heads.values())).in_features
+
+    def _features(self, images: Tensor) -> Tensor:
+        model: Any = self.model
+        features: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
+        return features
+
+    def _batches(self, images: Any) -> Iterator[Tensor]:
+        """uint8 batches of pictures, or of images that are decoded already."""
+        if isinstance(images, ImageSet):
+            return (pictures for pictures, _ in images.batches(BATCH))
+        many = isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
+        pictures = images if many else [images]
+        chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
+        return (torch.stack([decode(p, self.input) for p in chunk]) for chunk in chunks)
+
+    def _outputs(
+        self, batches: Iterable[Tensor], precision: str, compute: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        plan = by_hand(precision, next(self.model.parameters()).device)
+        return outputs_of(self.model, batches, self.input, plan, compute)
+
+    def _of_files(
+        self,
+        files: Sequence[Picture],
+        precision: str,
+        skip_bad: bool,
+        compute: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Positions of the files that could be read, and the outputs for them, a batch at a time."""
         for start in range(0, len(files), BATCH):
-            images: dict[Path, Tensor] = {}
-            for file in files[start : start + BATCH]:
+            images: dict[int, Tensor] = {}
+            for position, file in enumerate(files[start : start + BATCH], start):
                 try:
-                    images[file] = decode(file, self.input)
+                    images[position] = decode(file, self.input, name=picture_name(files, position))
                 except DataError:
                     if not skip_bad:
                         raise
             if images:
-                plan = by_hand(precision, next(self.model.parameters()).device)
-                logits = self._logits([torch.stack(list(images.values()))], plan)
-                yield from zip(images, logits.softmax(1).numpy(), strict=True)
+                (outputs,) = self._outputs([torch.stack(list(images.values()))], precision, compute)
+                yield list(images), outputs
 
     def evaluate(
-        self, data: Any, *, precision: str = "fp32", skip_bad: bool = False, workers: int | None = None
+        self,
+        data: Any,
+        *,
+        precision: str = "fp32",
+        skip_bad: bool = False,
+        abstain: float | None = None,
+        workers: int | None = None,
     ) -> Evaluation:
         """Measure on labelled images: the test part where there is one, else val, else all.
 
@@ -163,6 +224,7 @@ class Adapted:
             data: Folder, (images, labels), or data set.
             precision: "fp32", "bf16" or "fp16".
             skip_bad: Leave unreadable images out, and count them.
+            abstain: A threshold (0 to 1) to measure beside those chosen on val: below this probability, no answer.
             workers: Threads that decode images; None takes one per core, eight at most.
 
         Raises:
@@ -178,11 +240,23 @@ class Adapted:
             cache_bytes=self.recipe.cache_mb << 20,
             threads=workers,
         )
-        return self.evaluate_images(images, part, skipped=skipped, precision=precision)
+        if part == "held-out val" and not self.settled.get("warm_start", {}).get("val_unseen", True):
+            part += ", maybe with images that the earlier run was trained on"
+        return self.evaluate_images(images, part, skipped=skipped, precision=precision, abstain=abstain)
 
-    def evaluate_images(self, images: ImageSet, part: str, *, skipped: int = 0, precision: str = "fp32") -> Evaluation:
+    def evaluate_images(
+        self,
+        images: ImageSet,
+        part: str,
+        *,
+        skipped: int = 0,
+        precision: str = "fp32",
+        abstain: float | None = None,
+    ) -> Evaluation:
         """Measure on images that are open already."""
-        return evaluate_logits(self.logits(images, precision), images.labels, self.classes, part, skipped)
+        further = () if abstain is None else (abstain,)
+        logits = self.logits(images, precision)
+        return evaluate_logits(logits, images.labels, self.classes, part, skipped, self.calibration, further)
 
     def merge(self) -> nn.Module:
         """A new plain module of the backbone's own classes with equal outputs, sharing nothing with it.
@@ -225,6 +299,7 @@ class Adapted:
             "data": dict(self.data),
             "parameters": self.parameters,
             "metrics": dict(self.metrics),
+            "calibration": self.calibration.model_dump(mode="json"),
             "versions": {
                 "ttctune": __version__,
                 "torch": torch.__version__,
@@ -265,12 +340,7 @@ def load(
             "pass it as model=",
         )
     backbone = open_backbone(model if model is not None else record.backbone.name, weights)
-    if backbone.digest != record.backbone.digest:
-        raise AdapterError(
-            f"backbone {backbone.name} with digest {backbone.digest[:12]}",
-            f"{record.backbone.name} with digest {record.backbone.digest[:12]}, on which {folder} was made",
-            "check --model and --weights",
-        )
+    record.backbone.check(backbone, str(folder))
     attachment, description, recipe = _rebuild(folder, record, backbone, tensors)
     attachment.model.to(find_device(device))
     return Adapted(
@@ -283,6 +353,7 @@ def load(
         record.metrics,
         adapter_folder.read_importance(folder, record),
         adapter_folder.read_history(folder, record),
+        record.calibration,
     )
 
 

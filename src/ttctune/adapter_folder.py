@@ -23,6 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ttctune.backbone.description import InputDescription
+from ttctune.backbone.model import Backbone
+from ttctune.calibration import Calibration
 from ttctune.errors import AdapterError
 from ttctune.files import write_atomically
 from ttctune.recipe import Recipe
@@ -50,6 +52,42 @@ class BackboneRecord(BaseModel):
     name: str
     digest: str
 
+    def check(self, backbone: Backbone, adapter: str) -> None:
+        """Refuse another backbone than the one that `adapter` was made on.
+
+        Raises:
+            AdapterError: Its digest differs.
+        """
+        if backbone.digest != self.digest:
+            raise AdapterError(
+                f"backbone {backbone.name} with digest {backbone.digest[:12]}",
+                f"{self.name} with digest {self.digest[:12]}, on which {adapter} was made",
+                "check --model and --weights",
+            )
+
+
+class WarmStartRecord(BaseModel):
+    """The earlier adapter that a run began with.
+
+    Attributes:
+        folder: Its name, not its path.
+        sha256: Of its tensors' file.
+        kept: How many classes both know.
+        new: Classes whose rows of the head were drawn anew.
+        dropped: Classes that are gone.
+        selection_kept: Whether its channels and maps were taken over.
+        val_unseen: Whether it cannot have been trained on images of the new val.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    folder: str
+    sha256: str
+    kept: int
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+    selection_kept: bool
+    val_unseen: bool
+
 
 class Record(BaseModel):
     """What adapter.json holds.
@@ -60,10 +98,12 @@ class Record(BaseModel):
         classes: Class names in label order.
         input: Preprocessing: an `InputDescription`.
         recipe: Every setting of the run.
-        settled: What the run decided itself: precision and why, parts of a batch, device, threads.
+        settled: What the run decided itself: precision and why, parts of a batch, device, threads; and what it began
+            with, a `WarmStartRecord`, where that was an earlier adapter.
         data: Where the images came from, how many, how val was made.
         parameters: Trained parameters of channels, norms and head.
         metrics: What was measured on val.
+        calibration: Temperature and thresholds, from val; none in folders older than these.
         versions: Of ttctune, torch and timm.
         sha256: File -> digest.
         digest: SHA-256 of all of the above; see `digest_of`.
@@ -79,6 +119,7 @@ class Record(BaseModel):
     data: dict[str, Any]
     parameters: dict[str, int]
     metrics: dict[str, Any]
+    calibration: Calibration = Calibration()
     versions: dict[str, str]
     sha256: dict[str, str]
     digest: str
@@ -99,6 +140,13 @@ class Record(BaseModel):
         known = {name: value[name] for name in value if name in Recipe.model_fields}
         Recipe(**known)
         return known
+
+    @field_validator("settled")
+    @classmethod
+    def _check_settled(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "warm_start" in value:
+            WarmStartRecord.model_validate(value["warm_start"])
+        return value
 
     @field_validator("parameters")
     @classmethod

@@ -1,10 +1,12 @@
 """Files that are written whole or not at all."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from ttctune.errors import FolderError
+from ttctune.errors import FolderError, TtcError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -13,18 +15,31 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         FolderError: The disk is full or the folder cannot be written; `path` is as it was.
     """
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with replaced(path) as file:
+        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of `path` in one step, or vanishes where anything fails.
+
+    Raises:
+        FolderError: The disk is full or the folder cannot be written; `path` is as it was.
+    """
     beside = path.with_name(path.name + ".part")
     try:
         with beside.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
         sync_folder(path.parent)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, TtcError):
+            raise cannot_write(path, error) from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -24,10 +24,17 @@ def model_card(record: dict[str, Any]) -> str:
         f"- Input: {size['height']} x {size['width']} pixels, resize = {size['resize']}",
     ]
     if metrics:
+        seen = not record["settled"].get("warm_start", {}).get("val_unseen", True)
+        val = "some of which the earlier run may have been trained on" if seen else "which chose nothing in training"
         lines.append(
-            f"- On the {metrics['images']} images of val, which chose nothing in this run: "
+            f"- On the {metrics['images']} images of val, {val}: "
             f"accuracy {metrics['accuracy']:.1%}, balanced accuracy {metrics['balanced_accuracy']:.1%}, "
-            f"expected calibration error {metrics['ece']:.3f}"
+            f"expected calibration error {metrics.get('ece_raw', metrics['ece']):.3f}"
+        )
+    if record["calibration"]["images"]:
+        lines.append(
+            f"- Probabilities are softmax(logits / T) with T = {record['calibration']['temperature']:.3f}, fitted on "
+            f"that val, where the expected calibration error is then {metrics['ece']:.3f} (no clean figure)"
         )
     lines += [
         f"- Seed {recipe['seed']}, {recipe['align_epochs']} epochs of alignment and {recipe['tune_epochs']} of "

@@ -171,6 +171,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
+def read_unfinished(folder: Path) -> dict[str, Any]:
+    """How the unfinished run in a folder began.
+
+    Raises:
+        FolderError: There is none, or its record is damaged.
+    """
+    return read_run(_working_folder(folder, resume=True, overwrite=False))
+
+
 def finish(working: Path, folder: Path) -> None:
     """Put the folder in its place, then take the checkpoint away: a run killed in between is still resumable.
 

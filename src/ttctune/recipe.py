@@ -227,10 +227,18 @@ class Recipe(BaseModel):
             return self.channels
         return max(1, round(self.channels * width))
 
+    def continuing(self, earlier: "Recipe") -> "Recipe":
+        """These settings for a warm start: those that were not set here are the earlier run's, but for `WARM_START`."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**earlier.model_dump(), **WARM_START, **given})
+
     def change(self, **changes: Any) -> "Recipe":
         """A checked copy with other values."""
         return type(self)(**{**self.model_dump(), **changes})
 
+
+#: What a warm start sets apart from the earlier run: no alignment, which keeps its selection, and few epochs.
+WARM_START: Mapping[str, Any] = {"align_epochs": 0, "tune_epochs": 6}
 
 #: Named recipes: what each sets apart from the defaults above.
 PRESETS: Mapping[str, Mapping[str, Any]] = {

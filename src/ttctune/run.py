@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +14,19 @@ from torch import Tensor, nn
 
 from ttctune import adapter_folder
 from ttctune.adapted import BATCH, Adapted
+from ttctune.adapter_folder import selection_of
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
 from ttctune.backbone.verification import verify_sites
-from ttctune.errors import DataError, FolderError, RecipeError
-from ttctune.evaluation import evaluate_logits, logits_of
+from ttctune.calibration import Calibration, calibrate
+from ttctune.errors import BackboneError, DataError, FolderError, RecipeError
+from ttctune.evaluation import evaluate_logits, outputs_of
 from ttctune.images import ImageData, ImageSet, open_images
 from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
-from ttctune.output_folder import CHECKPOINT, finish
+from ttctune.output_folder import CHECKPOINT, finish, read_unfinished
 from ttctune.recipe import Recipe
 from ttctune.run_folder import run_folder
 from ttctune.training.checkpoint import Checkpoint
@@ -33,9 +36,10 @@ from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision, by_hand, candidates, measure
 from ttctune.training.processes import Processes, join
 from ttctune.training.progress import Reporter
-from ttctune.training.stage import stages_of
+from ttctune.training.stage import TUNE, stages_of
 from ttctune.training.trainer import Trainer
 from ttctune.two_stage import select, two_stage
+from ttctune.warm_start import VAL_MAYBE_SEEN, WarmStart, about, first_state
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Plan:
         precision: How it would compute, and why.
         seconds: Estimated time of training and scoring.
         memory: Estimated peak memory of the process (CPU) or of the device, in bytes.
+        recipe: The settings, those of a warm start among them.
     """
 
     parameters: dict[str, int]
@@ -76,15 +81,17 @@ class Plan:
     precision: Precision
     seconds: float
     memory: int
+    recipe: Recipe
 
 
 def adapt(
-    model: str | nn.Module,
+    model: str | nn.Module | None,
     data: Any,
     recipe: Recipe | None = None,
     weights: str | Path | None = None,
     out: str | Path | None = None,
     *,
+    warm_start: str | Path | Adapted | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
@@ -98,12 +105,17 @@ def adapt(
     writes, and all return the same.
 
     Args:
-        model: A timm name, "local-dir:FOLDER", or a timm module (which stays as it is, in every bit).
+        model: A timm name, "local-dir:FOLDER", or a timm module (which stays as it is, in every bit). None takes the
+            backbone of the warm start.
         data: A folder of images, (images, labels), a torch data set, or {"train": ..., "val": ...} of those.
         recipe: The settings; the default recipe if None.
         weights: A weights file for the model, instead of timm's hub.
         out: Folder to write; keeps a checkpoint after every epoch, so that a run can go on after an interruption.
             None keeps nothing on disk.
+        warm_start: An earlier adapter (folder or adapted model) to go on from, when images or classes were added:
+            norms, selection and maps are taken over, and the head's rows of the classes that both know, by name.
+            Settings that `recipe` does not set are the earlier run's, but for 6 epochs of tuning and no alignment;
+            with `align_epochs` set, norms and head alone are taken over, and channels are selected anew.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         threads: Threads of the CPU; None leaves torch's choice.
         workers: Threads that decode images; None takes one per core, eight at most. The result does not depend on it.
@@ -118,29 +130,39 @@ def adapt(
     Raises:
         TtcError: With one line that says what was given, what was expected, what to do.
     """
-    recipe = recipe or Recipe()
     place = find_device(device, threads)
     processes = join(place)
     reporter = Reporter(quiet or not processes.main)
+    start = None if warm_start is None else WarmStart(warm_start, model, weights)
     with processes.together(), ExitStack() as stack:
         stack.callback(reporter.stop)
-        folder = stack.enter_context(run_folder(out if processes.main else None, model, recipe, resume, overwrite))
+        goes_on = start and resume and out is not None
+        begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if goes_on else None)
+        source, recipe = _settings(start, model, recipe, begun)
+        own = out if processes.main else None
+        folder = stack.enter_context(run_folder(own, source, recipe, resume, overwrite, start.name if start else None))
         cache = folder.working / CHECKPOINT if folder else None
         state = processes.decide(lambda: Checkpoint.read(cache) if cache else Checkpoint())
         if folder and not resume:
             stack.enter_context(folder.discarded_on_error())
-        run = prepare(model, data, recipe, weights, place, reporter, cache, processes, workers)
-        reporter.say(describe(run))
-        state = settle(run, state)
+        run = prepare(source, data, recipe, weights, place, reporter, cache, processes, workers)
         recipe = run.recipe
+        reporter.say(describe(run))
+        if start and not state.stage:
+            state = first_state(start, run.attachment, run.images, recipe)
+            for line in about(state.settled):
+                reporter.say(line)
+        state = settle(run, state)
 
         def keep(state: Checkpoint) -> None:
             if folder:
                 state.write(folder.working / CHECKPOINT)
                 adapter_folder.write_history(folder.working, state.history)
 
-        done, epochs = _epochs(recipe, state)
-        reporter.start(work=epochs * len(run.trainer.images), done=done * len(run.trainer.images))
+        if start:
+            keep(state)  # from here on the run needs the earlier adapter no more
+        epochs = sum(stage.epochs for stage in stages_of(recipe, state.stage))
+        reporter.start(work=epochs * len(run.trainer.images), done=state.epoch * len(run.trainer.images))
         state = two_stage(run.attachment, run.sites, run.trainer, recipe, state, keep)
         reporter.stop()
         adapted = _measured(run, state)
@@ -151,11 +173,12 @@ def adapt(
 
 
 def plan(
-    model: str | nn.Module,
+    model: str | nn.Module | None,
     data: Any,
     recipe: Recipe | None = None,
     weights: str | Path | None = None,
     *,
+    warm_start: str | Path | Adapted | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
@@ -165,18 +188,19 @@ def plan(
 
     The arguments are those of `adapt`; nothing is written.
     """
-    recipe = recipe or Recipe()
     place = find_device(device, threads)
     processes = join(place)
     reporter = Reporter(quiet or not processes.main)
+    start = None if warm_start is None else WarmStart(warm_start, model, weights)
     with processes.together():
-        run = prepare(model, data, recipe, weights, place, reporter, None, processes, workers)
-        settle(run, Checkpoint())
-        return _planned(run)
+        source, recipe = _settings(start, model, recipe, None)
+        run = prepare(source, data, recipe, weights, place, reporter, None, processes, workers)
+        state = first_state(start, run.attachment, run.images, run.recipe) if start else Checkpoint()
+        return _planned(run, settle(run, state))
 
 
 def prepare(
-    model: str | nn.Module,
+    model: str | nn.Module | Backbone,
     data: Any,
     recipe: Recipe,
     weights: str | Path | None,
@@ -188,10 +212,11 @@ def prepare(
 ) -> Run:
     """Open the model and the images, attach norms and head, see every site acting.
 
-    Model, data, recipe, weights and workers are those of `adapt`. Decoded images that exceed the memory budget go to
-    `cache_folder`, or to a temporary place where it is None. Without `processes` this is a run of one.
+    Model (or an open backbone), data, recipe, weights and workers are those of `adapt`. Decoded images that exceed the
+    memory budget go to `cache_folder`, or to a temporary place where it is None. Without `processes` this is a run of
+    one.
     """
-    backbone = open_backbone(model, weights)
+    backbone = model if isinstance(model, Backbone) else open_backbone(model, weights)
     recipe = _with_sites_of(backbone, recipe, reporter)
     description = pictures_for(backbone, recipe)
     sites = backbone.sites(recipe.sites)
@@ -246,7 +271,7 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
                 f"{what} that changed since the run began", "the same as then", "give those, or use --overwrite"
             )
     if "precision" not in settled:
-        settled |= processes.decide(lambda: _computed(run))
+        settled |= processes.decide(lambda: _computed(run, state.stage))
     trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])
     trainer.accumulation = settled["accumulation"]
     present = {
@@ -263,11 +288,11 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
     return dataclasses.replace(state, settled=settled | present)
 
 
-def _computed(run: Run) -> dict[str, Any]:
+def _computed(run: Run, begun: str) -> dict[str, Any]:
     """How the run computes: as the recipe says, or as is fastest and safe here, and in how many parts that fits."""
     trainer, recipe = run.trainer, run.recipe
     if recipe.precision == "auto":
-        groups = stages_of(recipe)[0].groups(run.attachment, recipe.weight_decay)
+        groups = stages_of(recipe, begun)[0].groups(run.attachment, recipe.weight_decay)
         safest = candidates(trainer.device)[0]
         chosen = measure(trainer.device, lambda p: trainer.probe(groups, p, split=p == safest))
         attention = "" if trainer.device.type != "cpu" else " attention"
@@ -299,20 +324,22 @@ def describe(run: Run) -> str:
     )
 
 
-def _planned(run: Run) -> Plan:
+def _planned(run: Run, state: Checkpoint) -> Plan:
     trainer, recipe = run.trainer, run.recipe
     random = {site.name: torch.rand(site.width) for site in run.sites}
     seconds = 0.0
-    for stage in stages_of(recipe):
-        if stage.name == "tune":
-            run.attachment.tune(run.sites, select(random, run.sites, recipe), recipe.form)
+    for stage in stages_of(recipe, state.stage):
+        scored = stage.name == TUNE and state.stage != TUNE
+        if stage.name == TUNE:
+            chosen = select(random, run.sites, recipe) if scored else selection_of(state.adapter)
+            run.attachment.tune(run.sites, chosen, recipe.form)
             trainer.model.to(trainer.device)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         trainer.probe(groups, trainer.precision)
         start = time.perf_counter()
         trainer.probe(groups, trainer.precision)
         epoch = (time.perf_counter() - start) * len(trainer.images) / min(recipe.batch_size, len(trainer.images))
-        seconds += epoch * (stage.epochs + (stage.name == "tune"))  # scoring costs about an epoch
+        seconds += epoch * (stage.epochs + scored)  # scoring costs about an epoch
     return Plan(
         run.attachment.parameter_counts(),
         len(run.images.classes),
@@ -320,19 +347,24 @@ def _planned(run: Run) -> Plan:
         trainer.precision,
         seconds,
         peak_memory(trainer.device),
+        recipe,
     )
 
 
-def _epochs(recipe: Recipe, state: Checkpoint) -> tuple[int, int]:
-    """Epochs that lie behind, and epochs in all."""
-    stages = stages_of(recipe)
-    names = [stage.name for stage in stages]
-    before = stages[: names.index(state.stage)] if state.stage else ()
-    return sum(s.epochs for s in before) + state.epoch, sum(s.epochs for s in stages)
+def _settings(
+    start: WarmStart | None, model: str | nn.Module | None, recipe: Recipe | None, begun: Mapping[str, Any] | None
+) -> tuple[str | nn.Module | Backbone, Recipe]:
+    """Model and recipe as given, completed by the warm start."""
+    if start is not None:
+        return start.settings(recipe or Recipe(), begun)
+    if model is None:
+        raise BackboneError("no model", "a timm name, local-dir:FOLDER or a module", "pass one, or a warm start")
+    return model, recipe or Recipe()
 
 
 def _measured(run: Run, state: Checkpoint) -> Adapted:
     images, recipe = run.images, run.recipe
+    unseen = state.settled.get("warm_start", {}).get("val_unseen", True)
     data: dict[str, Any] = {
         "train_images": len(run.trainer.images),
         "val_images": len(images.val) if images.val else 0,
@@ -359,9 +391,11 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     )
     if images.val is None:
         return adapted
-    evaluation = evaluate_logits(_val_logits(run, images.val), images.val.labels, images.classes, "val")
-    metrics = {k: getattr(evaluation, k) for k in ("part", "images", "accuracy", "balanced_accuracy", "ece")}
-    return dataclasses.replace(adapted, metrics=metrics)
+    logits = _val_logits(run, images.val)
+    calibration = calibrate(logits, images.val.labels) if unseen else Calibration(note=VAL_MAYBE_SEEN)
+    evaluation = evaluate_logits(logits, images.val.labels, images.classes, "val", calibration=calibration)
+    metrics = {k: getattr(evaluation, k) for k in ("part", "images", "accuracy", "balanced_accuracy", "ece", "ece_raw")}
+    return dataclasses.replace(adapted, metrics=metrics, calibration=calibration)
 
 
 def _with_sites_of(backbone: Backbone, recipe: Recipe, reporter: Reporter) -> Recipe:
@@ -380,7 +414,7 @@ def _val_logits(run: Run, val: ImageSet) -> Tensor:
     mine = trainer.processes.share(len(val))
     batches = (pictures for pictures, _ in val.batches(BATCH, order=torch.arange(len(val))[mine]))
     logits = torch.zeros(len(val), len(run.images.classes))
-    found = logits_of(model, batches, trainer.description, by_hand("fp32", trainer.device))
+    found = outputs_of(model, batches, trainer.description, by_hand("fp32", trainer.device))
     logits[mine] = torch.cat([logits[:0], *found])
     trainer.processes.sum_([logits])
     return logits

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ttctune import adapter_folder
+from ttctune.backbone.model import Backbone, name_of
 from ttctune.errors import FolderError, ProcessError
 from ttctune.output_folder import CHECKPOINT, begin, claimed, discard, read_run
 from ttctune.recipe import Recipe
@@ -48,7 +49,12 @@ class RunFolder:
 
 @contextmanager
 def run_folder(
-    out: str | Path | None, model: str | nn.Module, recipe: Recipe, resume: bool, overwrite: bool
+    out: str | Path | None,
+    model: str | nn.Module | Backbone,
+    recipe: Recipe,
+    resume: bool,
+    overwrite: bool,
+    warm_start: str | None = None,
 ) -> Iterator[RunFolder | None]:
     """Own the output folder of a run and mark it as begun, or go on with what is there; None without a folder.
 
@@ -61,7 +67,8 @@ def run_folder(
     path = Path(out).resolve()
     existed = path.exists()
     begun = {
-        "model": model if isinstance(model, str) else f"module:{type(model).__name__}",
+        "model": name_of(model),
+        "warm_start": warm_start,
         "recipe": recipe.model_dump(mode="json"),
     }
     with claimed(path, resume=resume, overwrite=overwrite) as working:
@@ -76,8 +83,11 @@ def run_folder(
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    if before.get("model") != now["model"]:
-        raise FolderError(f"model {now['model']}", f"{before.get('model')}, as {path} began with", "give that model")
+    for what in ("model", "warm_start"):
+        old, new = before.get(what), now[what]
+        if old != new:
+            title = what.replace("_", " ")
+            raise FolderError(f"{title} {new}", f"{old}, as {path} began with", f"give that {title}")
     old, new = before.get("recipe", {}), now["recipe"]
     different = [k for k in new if old.get(k) != new[k]]
     if different:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ttctune.adapter_folder import selection_of
 from ttctune.backbone.model import Site
 from ttctune.method.attachment import Attachment, load_adapter
 from ttctune.method.importance import score
@@ -19,11 +20,11 @@ from ttctune.method.selection import Selection, select_by_budget, select_per_sit
 from ttctune.recipe import Recipe
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.precision import attention
-from ttctune.training.stage import Stage, stages_of
+from ttctune.training.stage import TUNE, Stage, stages_of
 from ttctune.training.trainer import Trainer
 
 #: Keeps the random numbers of the stages apart.
-SALTS = {"head": 1, "align": 2, "tune": 3}
+SALTS = {"head": 1, "align": 2, TUNE: 3}
 
 
 def two_stage(
@@ -34,7 +35,7 @@ def two_stage(
     state: Checkpoint,
     keep: Callable[[Checkpoint], None],
 ) -> Checkpoint:
-    """Adapt the attached model, from the start or from a checkpoint.
+    """Adapt the attached model, from the start, from an earlier adapter or from a checkpoint.
 
     Args:
         attachment: The copy of the backbone with free norms and a new head; gets its maps here.
@@ -47,22 +48,32 @@ def two_stage(
     Returns:
         The last state.
     """
-    align, *rest = stages_of(recipe)
-    if state.stage in ("", align.name):
-        state = _train(attachment, trainer, align, recipe, state, keep)
-    if not rest:
-        return state
-    (tune,) = rest
-    if not state.importance:
-        trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
-        importance = importance_of(trainer, sites, recipe)
-        settled = {**state.settled, "accumulation": trainer.accumulation}
-        state = replace(state, importance=importance, settled=settled)
-    attachment.tune(sites, select(state.importance, sites, recipe), recipe.form)
-    if state.stage != tune.name:
-        state = replace(state, stage=tune.name, epoch=0, adapter=attachment.adapter.state_dict(), optimizer={})
-        keep(state)
-    return _train(attachment, trainer, tune, recipe, state, keep)
+    for stage in stages_of(recipe, state.stage):
+        if stage.name == TUNE and state.stage == TUNE:
+            attachment.tune(sites, selection_of(state.adapter), recipe.form)
+        elif stage.name == TUNE:
+            state = _selected(attachment, sites, trainer, recipe, state)
+            keep(state)
+        state = _train(attachment, trainer, stage, recipe, state, keep)
+    return state
+
+
+def _selected(
+    attachment: Attachment, sites: tuple[Site, ...], trainer: Trainer, recipe: Recipe, state: Checkpoint
+) -> Checkpoint:
+    """Score, select, and stand before the first epoch of channel tuning."""
+    trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
+    importance = importance_of(trainer, sites, recipe)
+    attachment.tune(sites, select(importance, sites, recipe), recipe.form)
+    return replace(
+        state,
+        stage=TUNE,
+        epoch=0,
+        adapter=attachment.adapter.state_dict(),
+        optimizer={},
+        importance=importance,
+        settled={**state.settled, "accumulation": trainer.accumulation},
+    )
 
 
 def importance_of(trainer: Trainer, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Tensor]:

@@ -318,6 +318,30 @@ def test_a_bad_number_of_classes_to_show_is_refused(refused, fitted, tree, value
     assert value in refused("predict", fitted, tree, "--top", value)
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+@pytest.mark.parametrize("value", ["-0.1", "1.01", "nan", "most"])
+def test_a_bad_threshold_is_refused(refused, fitted, tree, verb, value):
+    where = ["--data", tree] if verb == "evaluate" else [tree]
+    assert f"--abstain {value}" in refused(verb, fitted, *where, "--abstain", value)
+
+
+def test_features_without_images_or_a_place_are_refused(refused, fitted, tree, tmp_path):
+    assert "--data" in refused("embed", fitted) and "both" in refused("embed", fitted, tree, "--data", tree)
+    assert "nowhere" in refused("embed", fitted, "nowhere") and "x.txt" in refused("embed", fitted, tree, "-o", "x.txt")
+    assert "nowhere" in refused("embed", fitted, tree, "-o", tmp_path / "nowhere" / "x.npz")
+
+
+@pytest.mark.parametrize("flags", [["--sites", "attn"], ["--image-size", "48"], ["--channels", "3"]])
+def test_a_warm_start_with_settings_that_contradict_it_is_refused(refused, fitted, tree, tmp_path, flags):
+    out = tmp_path / "x"
+    assert flags[1] in refused("fit", "--data", tree, "--warm-start", fitted, "-o", out, *flags) and not out.exists()
+
+
+def test_a_warm_start_from_nothing_is_refused(refused, tree, tmp_path):
+    assert "nowhere" in refused("fit", "--data", tree, "--warm-start", tmp_path / "nowhere", "-o", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("name", ["map.gif", "map", "nowhere/map.png"])
 def test_a_picture_that_cannot_be_written_is_refused(refused, fitted, tmp_path, name):
     assert name in refused("inspect", fitted, "--picture", tmp_path / name)
@@ -388,6 +412,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice_and_leaves_nothing(fit, mon
         ["evaluate", "x"],
         ["predict"],
         ["predict", "x"],
+        ["embed"],
         ["inspect"],
         ["inspect", "x", "--data", "y"],
         ["merge", "x"],
@@ -421,17 +446,18 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(ttctune, fitted, tree, monke
         torch.OutOfMemoryError("CUDA out of memory."),
     ],
 )
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "embed"])
 def test_running_out_of_memory_anywhere_is_one_line(refused, fitted, tree, model, tmp_path, monkeypatch, verb, error):
     def full(*_, **__):
         raise error
 
     monkeypatch.setattr("ttctune.run.open_images", full)
-    monkeypatch.setattr("ttctune.adapted.logits_of", full)
+    monkeypatch.setattr("ttctune.adapted.outputs_of", full)
     arguments = {
         "fit": ["fit", "--data", tree, "--model", model, "-o", tmp_path / "out"],
         "evaluate": ["evaluate", fitted, "--data", tree],
         "predict": ["predict", fitted, tree],
+        "embed": ["embed", fitted, tree, "-o", tmp_path / "x.npz"],
     }[verb]
     assert "memory" in refused(*arguments)
 

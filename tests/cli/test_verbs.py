@@ -191,6 +191,110 @@ def test_predict_prints_a_line_an_image_with_its_whole_name(ttctune, fitted, tre
     assert all(len(re.findall("class[012] ", line)) == 1 for line in lines if "%" in line)
 
 
+def test_a_file_named_twice_is_answered_twice(ttctune, fitted, tree):
+    file = next(tree.rglob("*.png"))
+    done = ttctune("predict", fitted, file, file, "--json")
+    assert [row["file"] for row in done.json] == [str(file)] * 2 and done.err == ""
+
+
+def test_predict_abstains_below_the_threshold_in_every_format(ttctune, fitted, tree):
+    where = ("predict", fitted, tree / "test", "--top", 2)
+    plain = ttctune(*where, "--json").json
+    assert all("answer" not in row for row in plain)
+    tops = sorted(row["predictions"][0]["probability"] for row in plain)
+    threshold = tops[4]
+    rows = ttctune(*where, "--json", "--abstain", threshold).json
+    for before, row in zip(plain, rows, strict=True):
+        first = before["predictions"][0]
+        assert row["predictions"] == before["predictions"]
+        assert row["answer"] == (first["class"] if first["probability"] >= threshold else None)
+    silent = sum(row["answer"] is None for row in rows)
+    assert silent == sum(top < threshold for top in tops) == 4
+    done = ttctune(*where, "--csv", "--abstain", threshold)
+    table = list(csv.DictReader(io.StringIO(done.out)))
+    assert [r["answer"] or None for r in table[::2]] == [r["answer"] for r in rows]
+    assert done.err == f"answered 5 of 9 images, abstained from {silent}\n"
+    assert ttctune(*where, "--abstain", threshold).out.count("(abstains)") == silent
+    assert ttctune(*where, "--abstain", 0).out.count("(abstains)") == 0
+
+
+def test_evaluate_shows_what_thresholds_chosen_on_val_do_here(ttctune, fitted, tree, tmp_path):
+    folder = shutil.copytree(fitted, tmp_path / "x")
+    record = json.loads((folder / "adapter.json").read_text())
+    assert record["calibration"]["note"] == "6 images of val are fewer than 100"
+    chosen = {"target": 0.9, "abstain": 0.5, "coverage": 0.75, "accuracy": 0.91}
+    record["calibration"] |= {"temperature": 0.5, "images": 120, "nll": [1, 0.5], "ece": [0.2, 0.1]}
+    record["calibration"]["thresholds"] = [chosen]
+    (folder / "adapter.json").write_text(json.dumps(record))
+    result = ttctune("evaluate", folder, "--data", tree, "--abstain", 0.7, "--json").json
+    first, second = result["abstaining"]
+    assert (first["abstain"], first["val_coverage"], first["target"]) == (0.5, 0.75, 0.9)
+    assert second["abstain"] == 0.7 and "target" not in second
+    plain = ttctune("evaluate", fitted, "--data", tree, "--json").json
+    assert result["temperature"] == 0.5 and result["accuracy"] == plain["accuracy"]
+    assert result["ece_raw"] == plain["ece"] == plain["ece_raw"] != result["ece"]
+    files = sorted((tree / "test").rglob("*.png"))
+    probabilities = load(folder).predict(files)
+    right = [f"class{i}" == f.parent.name for f, i in zip(files, probabilities.argmax(1), strict=True)]
+    sure = probabilities.max(1) >= 0.5
+    assert first["coverage"] == pytest.approx(sure.mean())
+    assert first["accuracy"] == (pytest.approx(np.mean(np.array(right)[sure])) if sure.any() else None)
+    logits = load(fitted).logits(files)
+    assert np.allclose(probabilities, (logits / 0.5).softmax(1), atol=1e-6)
+    shown = ttctune("evaluate", folder, "--data", tree)
+    assert re.search(r"90% +--abstain 0.5 +75.0% +91.0%", shown.out) and "without the temperature, 0.50" in shown.out
+    assert re.search(r"90% +--abstain 0.5 +75.0% +91.0%", ttctune("inspect", folder).out)
+    assert "so no clean figure" in ttctune("inspect", folder).out
+
+
+def test_embed_writes_what_the_head_reads(ttctune, fitted, tree, tmp_path):
+    done = ttctune("embed", fitted, tree / "test", "-o", tmp_path / "x.npz")
+    assert done.code == 0 and "9 images x 32 features" in done.out and done.err == ""
+    read, files = np.load(tmp_path / "x.npz"), sorted((tree / "test").rglob("*.png"))
+    assert read["file"].tolist() == [str(f) for f in files] and set(read) == {"file", "features"}
+    adapted = load(fitted)
+    head = adapted.attachment.heads["head"]
+    logits = torch.from_numpy(read["features"]) @ head.weight.T + head.bias
+    assert torch.allclose(logits, adapted.logits(files), atol=1e-5)
+    assert np.allclose(adapted.embed(files), read["features"], atol=1e-6) and adapted.embed([]).shape == (0, 32)
+
+
+def test_embed_writes_part_and_class_of_a_data_folder(ttctune, fitted, tree, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("old")
+    done = ttctune("embed", fitted, "--data", tree, "-o", "x.csv", "--json")
+    assert done.json == {"file": "x.csv", "images": 30, "features": 32, "skipped": 0}
+    rows = list(csv.DictReader((tmp_path / "x.csv").open()))
+    assert all(f"{row['part']}/{row['class']}/" in row["file"] for row in rows)
+    assert {part: sum(row["part"] == part for row in rows) for part in ("train", "val", "test")} == {
+        "train": 15, "val": 6, "test": 9,
+    }  # fmt: skip
+    assert ttctune("embed", fitted, "--data", tree, "--quiet")[1:] == ("", "")
+    features = np.load(tmp_path / "features.npz")["features"]
+    assert np.array_equal(np.array([[row[f"f{i}"] for i in range(32)] for row in rows], np.float32), features)
+
+
+def test_embed_leaves_bad_images_out_when_asked_and_keeps_names_beside_their_features(ttctune, fitted, tree, tmp_path):
+    shutil.copytree(tree / "test", tmp_path / "t")
+    (tmp_path / "t" / "class1" / "000.png").write_bytes(b"rubbish")
+    refused = ttctune("embed", fitted, tmp_path / "t", "-o", tmp_path / "x.npz")
+    assert refused.code == 1 and "000.png" in refused.err and not (tmp_path / "x.npz").exists()
+    done = ttctune("embed", fitted, tmp_path / "t", "-o", tmp_path / "x.npz", "--skip-bad")
+    assert done.code == 0 and "left out 1" in done.err
+    read = np.load(tmp_path / "x.npz")
+    assert len(read["features"]) == 8
+    assert np.allclose(load(fitted).embed(read["file"].tolist()), read["features"], atol=1e-6)
+
+
+def test_fit_goes_on_from_an_earlier_run(ttctune, fitted, tree, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = ttctune("fit", "--data", tree, "--warm-start", fitted, "--tune-epochs", 1)
+    assert done.code == 0 and "3 classes taken over; selection kept" in done.err
+    assert "warm start from shapes: 3 classes" in ttctune("inspect", tmp_path / "runs" / "shapes-shapes").out
+    plan = ttctune("fit", "--data", tree, "--warm-start", fitted, "--dry-run", "--json", "--quiet")
+    assert plan.json["parameters"] == {"channels": 288, "norms": 320, "head": 99}
+
+
 def test_predict_fits_a_narrow_terminal(ttctune, fitted, tree, tmp_path, monkeypatch):
     shutil.copytree(tree / "test", tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)

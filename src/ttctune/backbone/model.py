@@ -110,6 +110,13 @@ class Backbone:
         return Site(index, kind, path, outputs, inputs, axis, has_bias=layer.bias is not None)
 
 
+def name_of(model: "str | nn.Module | Backbone") -> str:
+    """What a model is called in records: timm name, "local-dir:FOLDER", or "module:CLASS" for a module of one's own."""
+    if isinstance(model, Backbone):
+        return model.name
+    return model if isinstance(model, str) else f"module:{type(model).__name__}"
+
+
 def family_of(model: nn.Module) -> Family:
     """The family of a model, by the names of its class and of its blocks' class.
 

@@ -19,7 +19,7 @@ import timm.data  # isort: skip
 import timm.models  # isort: skip
 
 from ttctune.backbone.description import InputDescription
-from ttctune.backbone.model import Backbone, family_of, head_names, tensor_digest
+from ttctune.backbone.model import Backbone, family_of, head_names, name_of, tensor_digest
 from ttctune.errors import BackboneError, WeightsError
 
 LOCAL = "local-dir:"
@@ -47,7 +47,7 @@ def open_backbone(model: str | nn.Module, weights: str | Path | None = None) -> 
     if isinstance(model, nn.Module):
         if weights is not None:
             raise WeightsError("weights beside a module", "a module that has its weights already", "leave weights out")
-        name, module = f"module:{type(model).__name__}", model
+        name, module = name_of(model), model
     elif weights is not None:
         name, module = model, _create(model, pretrained=model.startswith(LOCAL))
         _load_weights(module, Path(weights), name)

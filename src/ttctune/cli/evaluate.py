@@ -18,6 +18,7 @@ from ttctune.cli.options import (
     Threads,
     Weights,
     Workers,
+    probability,
     start,
     workers_of,
 )
@@ -29,6 +30,12 @@ def command(
     folder: Adapter,
     data: Annotated[Path, typer.Option(help="Folder of images, with an index.csv, or of .tar shards.", metavar="DIR")],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")] = False,
+    abstain: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure this threshold too: below it, no answer. Default: those chosen on val.", metavar="P"
+        ),
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     device: Device = "auto",
@@ -40,12 +47,15 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure on the test part of the data; without one on val, else on all images; says which."""
+    threshold = probability("--abstain", abstain)
     number_format, decoders = start(precision, threads, seed), workers_of(workers)
     from ttctune.adapted import load
     from ttctune.cli import printing
 
     adapted = load(folder, model, weights, device=device)
-    evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad, workers=decoders)
+    evaluation = adapted.evaluate(
+        data, precision=number_format, skip_bad=skip_bad, abstain=threshold, workers=decoders
+    )
     if as_json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:

@@ -20,11 +20,22 @@ RUNS = Path("runs")
 @with_recipe
 def command(
     data: Annotated[Path, typer.Option(help="Folder of images, with an index.csv, or of .tar shards.", metavar="DIR")],
-    model: Annotated[str, typer.Option(help="timm name, or local-dir:FOLDER.", metavar="NAME")],
     recipe: Recipe,
+    model: Annotated[
+        str | None,
+        typer.Option(help="timm name, or local-dir:FOLDER; with --warm-start, its backbone.", metavar="NAME"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Folder to write; default: a new one in runs/.", metavar="DIR"),
+    ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from this finished run, with images or classes added: keeps its settings and selection, "
+            "and tunes for 6 epochs; with --align-epochs N it selects channels anew.",
+            metavar="FOLDER",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what ttctune wrote there.")] = False,
@@ -45,15 +56,25 @@ def command(
     from ttctune.training.device import find_device
     from ttctune.training.processes import join
 
-    machine: dict[str, Any] = {"device": device, "threads": threads_of(threads), "workers": workers_of(workers)}
+    if model is None and warm_start is None:
+        raise typer.BadParameter("Missing option '--model' (or '--warm-start').")
+    use: dict[str, Any] = {
+        "warm_start": warm_start,
+        "device": device,
+        "threads": threads_of(threads),
+        "workers": workers_of(workers),
+        "quiet": quiet,
+    }
     if dry_run:
-        planned = plan(model, data, recipe, weights, **machine, quiet=quiet)
+        planned = plan(model, data, recipe, weights, **use)
         if launch().main:
-            printing.plan(planned, recipe, as_json)
+            printing.plan(planned, as_json)
         return
     processes = join(find_device(device))
     with processes.together():
-        folder = processes.decide(lambda: out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model, data)))
+        folder = processes.decide(
+            lambda: out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model or str(warm_start), data))
+        )
     try:
         adapted = adapt(
             model,
@@ -61,8 +82,7 @@ def command(
             recipe,
             weights,
             folder,
-            **machine,
-            quiet=quiet,
+            **use,
             resume=resume,
             overwrite=overwrite,
         )
@@ -75,7 +95,12 @@ def command(
         return
     if as_json:
         result = {"folder": str(folder), "parameters": adapted.parameters, "metrics": dict(adapted.metrics)}
-        print(json.dumps(result | {"settled": dict(adapted.settled), "recipe": recipe.model_dump(mode="json")}))
+        found = {
+            "settled": dict(adapted.settled),
+            "calibration": adapted.calibration.model_dump(mode="json"),
+            "recipe": adapted.recipe.model_dump(mode="json"),
+        }
+        print(json.dumps(result | found))
     elif not quiet:
         printing.fitted(adapted, folder, data, weights)
 

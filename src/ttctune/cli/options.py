@@ -65,6 +65,23 @@ def whole_number(flag: str, text: str, least: int = 1) -> int:
     return value
 
 
+def probability(flag: str, text: str | None) -> float | None:
+    """Read a number between 0 and 1; None where none was given.
+
+    Raises:
+        RecipeError: It is none, or out of bounds.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise RecipeError(f"{flag} {text}", "a probability between 0 and 1", f"change {flag}")
+    return value
+
+
 def threads_of(text: str | None) -> int | None:
     """The value of --threads."""
     return None if text is None else whole_number("--threads", text)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ttctune.adapted import Adapted
 from ttctune.adapter_folder import Record
+from ttctune.calibration import Calibration
 from ttctune.cli.tables import fits, hint, pairs_table, show, table_of
 from ttctune.evaluation import Evaluation
-from ttctune.recipe import Recipe
 from ttctune.run import Plan
+from ttctune.warm_start import about
 
 #: Classes up to which a confusion matrix is a table, if it fits; larger ones are listed by their worst pairs.
 LARGEST_MATRIX = 12
@@ -29,10 +30,10 @@ def result(line: str) -> None:
     print(line)
 
 
-def plan(plan: Plan, recipe: Recipe, as_json: bool) -> None:
+def plan(plan: Plan, as_json: bool) -> None:
     """What `fit --dry-run` found, and the settings it went by."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(plan) | {"recipe": recipe.model_dump(mode="json")}))
+        print(json.dumps(dataclasses.asdict(plan) | {"recipe": plan.recipe.model_dump(mode="json")}))
         return
     counts = plan.parameters
     table = pairs_table()
@@ -45,7 +46,7 @@ def plan(plan: Plan, recipe: Recipe, as_json: bool) -> None:
     table.add_row("time", f"about {_duration(plan.seconds)}")
     table.add_row("memory", f"about {plan.memory / 1e6:,.0f} MB at the peak")
     show(table)
-    print(f"\n{recipe.to_toml()}", end="")
+    print(f"\n{plan.recipe.to_toml()}", end="")
 
 
 def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> None:
@@ -55,13 +56,14 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
     if metrics:
         table.add_row("val accuracy", f"{metrics['accuracy']:.1%} on {metrics['images']} images")
         table.add_row("balanced", f"{metrics['balanced_accuracy']:.1%}")
-        table.add_row("calibration", f"{metrics['ece']:.3f} expected error")
+        table.add_row("calibration", _calibration(metrics, adapted.calibration))
     table.add_row(
         "trained",
         f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
     )
     table.add_row("saved", f"{folder} ({_size((folder / 'adapter.safetensors').stat().st_size)})")
     show(table)
+    _show_thresholds(adapted.calibration)
     tail = f" --weights {shlex.quote(str(weights))}" if weights else ""
     where = shlex.quote(str(folder))
     hint("next:")
@@ -79,8 +81,14 @@ def evaluation(evaluation: Evaluation, classes: tuple[str, ...], brief: bool = F
         summary.add_row("left out", f"{evaluation.skipped} unreadable images")
     summary.add_row("accuracy", f"{evaluation.accuracy:.1%}")
     summary.add_row("balanced", f"{evaluation.balanced_accuracy:.1%}")
-    summary.add_row("calibration", f"{evaluation.ece:.3f} expected error")
+    error = f"{evaluation.ece:.3f} expected error"
+    if evaluation.temperature != 1:
+        error += f" ({evaluation.ece_raw:.3f} without the temperature, {evaluation.temperature:.2f})"
+        error += "; no clean figure if this is the val that it was fitted on" * (evaluation.part != "test")
+    summary.add_row("calibration", error)
     show(summary)
+    if evaluation.abstaining:
+        show(_abstaining(evaluation))
     if brief:
         return
     table = table_of("class")
@@ -94,13 +102,18 @@ def evaluation(evaluation: Evaluation, classes: tuple[str, ...], brief: bool = F
 
 
 def predictions(rows: list[dict[str, Any]]) -> None:
-    """A row per image, most probable class first."""
+    """A row per image, most probable class first; with the answer, where rows have one."""
+    answers = any("answer" in row for row in rows)
     table = table_of()
     longest = max((len(row["file"]) for row in rows), default=0)
     table.add_column("image", overflow="fold", min_width=min(longest, WIDEST_NAME))
+    if answers:
+        table.add_column("answer", overflow="fold")
     table.add_column("classes", overflow="fold")
     for row in rows:
-        table.add_row(row["file"], ", ".join(f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]))
+        answer = ["(abstains)" if row["answer"] is None else row["answer"]] if answers else []
+        listed = ", ".join(f"{p['class']} {p['probability']:.1%}" for p in row["predictions"])
+        table.add_row(row["file"], *answer, listed)
     show(table)
 
 
@@ -122,9 +135,14 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
     table.add_row("images", f"{data.get('train_images')} train, {data.get('val_images')} val ({data.get('val_note')})")
     if record.metrics:
         table.add_row("val accuracy", f"{record.metrics['accuracy']:.1%} on {record.metrics['images']} images")
+        table.add_row("calibration", _calibration(record.metrics, record.calibration))
+    if "warm_start" in record.settled:
+        for line in about(record.settled):
+            table.add_row("began with", line)
     table.add_row("computed in", f"{record.settled.get('precision')} on {record.settled.get('device')}")
     table.add_row("made with", ", ".join(f"{k} {v}" for k, v in record.versions.items()))
     show(table)
+    _show_thresholds(record.calibration)
     if selection:
         channels = table_of("site")
         channels.add_column("K", justify="right")
@@ -134,6 +152,42 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
             listed = ", ".join(str(c) for c in chosen[:8].tolist()) + (", ..." if len(chosen) > 8 else "")
             channels.add_row(site, str(len(chosen)), _share(chosen, importance.get(site)), listed)
         show(channels)
+
+
+def _calibration(metrics: Mapping[str, Any], calibration: Calibration) -> str:
+    """The calibration error on val, and what the temperature, fitted on that very val, made of it."""
+    if calibration.ece is None:
+        return f"{metrics['ece']:.3f} expected error; no temperature fitted ({calibration.note})"
+    before, after = calibration.ece
+    return (
+        f"{before:.3f} expected error, {after:.3f} at temperature {calibration.temperature:.2f} (fitted on these "
+        f"{calibration.images} images, so no clean figure)"
+    )
+
+
+def _show_thresholds(calibration: Calibration) -> None:
+    """Thresholds chosen on val, if there are any."""
+    if not calibration.thresholds:
+        return
+    table = table_of("to be right", "predict with")
+    for column in ("answers on val", "right on val"):
+        table.add_column(column, justify="right")
+    for t in calibration.thresholds:
+        table.add_row(f"{t.target:.0%}", f"--abstain {t.abstain:g}", f"{t.coverage:.1%}", f"{t.accuracy:.1%}")
+    show(table)
+
+
+def _abstaining(evaluation: Evaluation) -> Table:
+    """What thresholds, chosen on val or given, do on the images that were read."""
+    table = table_of("to be right", "predict with")
+    for column in ("answers on val", "right on val", "answers here", "right here"):
+        table.add_column(column, justify="right")
+    for row in evaluation.abstaining:
+        chosen = [f"{row[k]:.1%}" if k in row else "" for k in ("val_coverage", "val_accuracy")]
+        right = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+        target = f"{row['target']:.0%}" if "target" in row else ""
+        table.add_row(target, f"--abstain {row['abstain']:g}", *chosen, f"{row['coverage']:.1%}", right)
+    return table
 
 
 def _share(chosen: Tensor, score: Tensor | None) -> str:

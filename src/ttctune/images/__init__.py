@@ -5,8 +5,10 @@ from ttctune.images.batches import ImageSet, LabelledImages, epoch_order
 from ttctune.images.cache import decode_all
 from ttctune.images.decoding import decode
 from ttctune.images.opening import ImageData, open_evaluation_images, open_images
+from ttctune.images.pictures import Picture, picture_name
 from ttctune.images.sources import PartSource, Source, open_source
 from ttctune.images.sources.image_files import pictures_in
+from ttctune.images.sources.opening import pictures_with_classes
 
 __all__ = [
     "Augmentation",
@@ -14,6 +16,7 @@ __all__ = [
     "ImageSet",
     "LabelledImages",
     "PartSource",
+    "Picture",
     "Source",
     "decode",
     "decode_all",
@@ -21,5 +24,7 @@ __all__ = [
     "open_evaluation_images",
     "open_images",
     "open_source",
+    "picture_name",
     "pictures_in",
+    "pictures_with_classes",
 ]

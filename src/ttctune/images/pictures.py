@@ -113,24 +113,24 @@ def picture_name(pictures: Sequence[Picture], index: int) -> str:
 
 
 def to_picture(thing: Any, name: str, channels: int | None = None) -> Picture:
-    """Bring one image, in any accepted form, to one of the three kinds of picture.
+    """Bring one image, in any accepted form, to one of the kinds of picture.
 
     Args:
-        thing: A path (string or Path), a PIL image, or an array or tensor: uint8, or float in [0, 1]; H x W,
+        thing: A path (string or Path), a slice of a file, a PIL image, or an array or tensor: uint8, or float in [0, 1]; H x W,
             H x W x C or C x H x W.
         name: What to call it in a message.
         channels: How many channels are expected, where that is known; an array's last axis of that length
             holds them.
 
     Returns:
-        A Path, a PIL image, or a uint8 array of H x W or H x W x C.
+        A Path, a slice of a file, a PIL image, or a uint8 array of H x W or H x W x C.
 
     Raises:
         DataError: It is something else, or its values or shape make no sense.
     """
     if isinstance(thing, (str, Path)):
         return Path(thing)
-    if isinstance(thing, Image.Image):
+    if isinstance(thing, Image.Image | FileSlice):
         return thing
     if not isinstance(thing, (np.ndarray, torch.Tensor)):
         raise DataError(f"{name} is of type {type(thing).__name__}", _KINDS, "convert it")

@@ -8,6 +8,9 @@ from torch import nn
 from ttctune.method.attachment import Attachment
 from ttctune.recipe import SLOWER, Recipe
 
+#: Name of the stage that trains channels.
+TUNE = "tune"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -56,8 +59,13 @@ class Stage:
         return groups
 
 
-def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages of a recipe: alignment (or, without one, an epoch of the head alone), then channel tuning."""
+def stages_of(recipe: Recipe, begun: str = "") -> tuple[Stage, ...]:
+    """The stages of a recipe: alignment (or, without one, an epoch of the head alone), then channel tuning.
+
+    Args:
+        recipe: Lengths and rates.
+        begun: The stage that a run is in, and those after it are left; "" takes all.
+    """
     head, norms, channels = recipe.head_rate, recipe.norm_rate, recipe.learning_rate
     share = {"trained": 1.0, "slower": SLOWER, "frozen": 0.0}
     first = (
@@ -70,5 +78,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         "norms": norms * share[recipe.tune_norms],
         "head": head * share[recipe.tune_head],
     }
-    second = Stage("tune", recipe.tune_epochs, {part: rate for part, rate in tuned.items() if rate})
+    second = Stage(TUNE, recipe.tune_epochs, {part: rate for part, rate in tuned.items() if rate})
+    if begun == TUNE:
+        return (second,)
     return (first, second) if recipe.tune_epochs else (first,)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ttctune.errors import DataError
+from ttctune.images.pictures import Picture, picture_name
 from ttctune.images.sources.folder_tree import part_folders, read_folder_tree
 from ttctune.images.sources.hold_out import hold_out
 from ttctune.images.sources.in_memory import parts_of_mapping, read_in_memory
@@ -117,6 +118,27 @@ def _layout(data: Path) -> Layout:
     if found is None:
         raise DataError(f"data folder {data} does not exist", "a folder of images", "check the path")
     return found
+
+
+def pictures_with_classes(data: Path) -> tuple[list[Picture], list[dict[str, str]]]:
+    """Every picture of a data folder (or of shards), and of each its name, its part and the name of its class.
+
+    Returns:
+        Pictures, and rows with the keys file, part and class.
+
+    Raises:
+        DataError: The data is not as expected.
+    """
+    source = open_source(data, val_fraction=0.0, parts=present_parts(data))
+    pictures: list[Picture] = []
+    rows = []
+    for part, images in source.parts.items():
+        pictures += images.pictures
+        rows += [
+            {"file": picture_name(images.pictures, i), "part": part, "class": source.classes[label]}
+            for i, label in enumerate(images.labels)
+        ]
+    return pictures, rows
 
 
 def _read(data: Any, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
