@@ -136,8 +136,7 @@ def adapt(
     start = None if warm_start is None else WarmStart(warm_start, model, weights)
     with processes.together(), ExitStack() as stack:
         stack.callback(reporter.stop)
-        goes_on = start and resume and out is not None
-        begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if goes_on else None)
+        begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if start and resume and out else None)
         source, recipe = _settings(start, model, recipe, begun)
         own = out if processes.main else None
         folder = stack.enter_context(run_folder(own, source, recipe, resume, overwrite, start.name if start else None))

@@ -53,9 +53,7 @@ def command(
     from ttctune.cli import printing
 
     adapted = load(folder, model, weights, device=device)
-    evaluation = adapted.evaluate(
-        data, precision=number_format, skip_bad=skip_bad, abstain=threshold, workers=decoders
-    )
+    evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad, abstain=threshold, workers=decoders)
     if as_json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:

@@ -116,8 +116,8 @@ def to_picture(thing: Any, name: str, channels: int | None = None) -> Picture:
     """Bring one image, in any accepted form, to one of the kinds of picture.
 
     Args:
-        thing: A path (string or Path), a slice of a file, a PIL image, or an array or tensor: uint8, or float in [0, 1]; H x W,
-            H x W x C or C x H x W.
+        thing: A path (string or Path), a slice of a file, a PIL image, or an array or tensor: uint8, or float in
+            [0, 1]; H x W, H x W x C or C x H x W.
         name: What to call it in a message.
         channels: How many channels are expected, where that is known; an array's last axis of that length
             holds them.
