@@ -1,6 +1,8 @@
 """Tiny models in folders, tiny recipes and command lines: what the tests of whole runs share."""
 
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from tests.models import tiny
 from torch import nn
 
+from ttctune.adapter_folder import digest_of
 from ttctune.recipe import Recipe
 
 SIDE = 32
@@ -69,6 +72,13 @@ def arrays(per_class: int = 6, classes: int = 3, seed: int = 0) -> tuple[np.ndar
 def sha(file: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def write_record(folder: Path, record: dict, files: Iterable[str] = ()) -> None:
+    """Write adapter.json as one would who knows its digests: its own, and those of `files`."""
+    if isinstance(record.get("sha256"), dict):
+        record["sha256"] |= {name: sha(folder / name) for name in files}
+    (folder / "adapter.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
 
 
 def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,11 +11,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save, save_file
 from tests.models import attached, backbone_of
-from tests.run_helpers import arrays, save_model, sha, short, vit
+from tests.run_helpers import arrays, save_model, sha, short, vit, write_record
 
 import ttctune
 import ttctune.torchvision_operators
-from ttctune.adapter_folder import digest_of, read_importance, read_record, to_disk
+from ttctune.adapter_folder import read_importance, read_record, to_disk
 from ttctune.cli.main import main
 from ttctune.errors import AdapterError, FolderError, WeightsError
 from ttctune.method.attachment import attach
@@ -47,11 +47,6 @@ def change(folder, **values):
         if value is None:
             del record[key]
     write_record(folder, record)
-
-
-def write_record(folder, record):
-    """Write adapter.json with the digest that belongs to it."""
-    (folder / "adapter.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
 
 
 def change_digest(folder, file):
@@ -334,7 +329,7 @@ def test_a_value_of_the_wrong_kind_is_refused_and_inspect_survives(copy, capsys,
 def test_a_folder_from_before_calibration_is_read_and_saved_again(made, copy, tmp_path):
     record = json.loads((copy / "adapter.json").read_text())
     del record["calibration"], record["metrics"]["ece_raw"]
-    (copy / "adapter.json").write_text(json.dumps(record))
+    write_record(copy, record)
     again = ttctune.load(copy)
     assert again.calibration.temperature == 1
     again.save(tmp_path / "again")

@@ -195,6 +195,7 @@ VALUES = {
     "randaugment": st.integers(0, 30),
     "val_fraction": number(0, 1, exclude_max=True),
     "skip_bad": st.booleans(),
+    "streaming": st.booleans(),
     "cache_mb": st.integers(1, 2**62),
     "precision": st.sampled_from(words_of("precision")),
     "compile": st.booleans(),

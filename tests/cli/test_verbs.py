@@ -16,7 +16,8 @@ import timm
 import torch
 from PIL import Image
 from tests.images.pictures import write_image_tree
-from tests.run_helpers import save_model, sha, short_flags, vit
+from tests.images.shards import write_as_shards
+from tests.run_helpers import save_model, sha, short_flags, vit, write_record
 
 from ttctune.adapted import load
 from ttctune.version import __version__
@@ -225,7 +226,7 @@ def test_evaluate_shows_what_thresholds_chosen_on_val_do_here(ttctune, fitted, t
     chosen = {"target": 0.9, "abstain": 0.5, "coverage": 0.75, "accuracy": 0.91}
     record["calibration"] |= {"temperature": 0.5, "images": 120, "nll": [1, 0.5], "ece": [0.2, 0.1]}
     record["calibration"]["thresholds"] = [chosen]
-    (folder / "adapter.json").write_text(json.dumps(record))
+    write_record(folder, record)
     result = ttctune("evaluate", folder, "--data", tree, "--abstain", 0.7, "--json").json
     first, second = result["abstaining"]
     assert (first["abstain"], first["val_coverage"], first["target"]) == (0.5, 0.75, 0.9)
@@ -272,6 +273,9 @@ def test_embed_writes_part_and_class_of_a_data_folder(ttctune, fitted, tree, tmp
     assert ttctune("embed", fitted, "--data", tree, "--quiet")[1:] == ("", "")
     features = np.load(tmp_path / "features.npz")["features"]
     assert np.array_equal(np.array([[row[f"f{i}"] for i in range(32)] for row in rows], np.float32), features)
+    shards = write_as_shards(tree, tmp_path / "shards")
+    assert ttctune("embed", fitted, "--data", shards, "-o", "shards.npz", "--quiet").code == 0
+    assert np.array_equal(np.load("shards.npz")["features"], features)
 
 
 def test_embed_leaves_bad_images_out_when_asked_and_keeps_names_beside_their_features(ttctune, fitted, tree, tmp_path):

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.images.pictures import describe, draw, write_image_tree
-from tests.run_helpers import arrays, save_model, sha, short
+from tests.run_helpers import arrays, save_model, short, write_record
 
 import ttctune
-from ttctune.adapter_folder import digest_of, read_record
+from ttctune.adapter_folder import read_record
 from ttctune.cli import printing
 from ttctune.errors import TtcError
 from ttctune.images import decode, open_images, open_source
@@ -123,13 +123,6 @@ def use(folder, model):
         ttctune.load(folder, model).evaluate(arrays(2))
 
 
-def sign(folder, record, files=()):
-    """Write the record as one would who knows its digests."""
-    if isinstance(record.get("sha256"), dict):
-        record["sha256"] |= {name: sha(folder / name) for name in files}
-    (folder / "adapter.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
-
-
 @drawn
 @given(data=st.data())
 def test_an_adapter_with_a_damaged_file_is_read_or_refused(saved, folder, data):
@@ -138,7 +131,7 @@ def test_an_adapter_with_a_damaged_file_is_read_or_refused(saved, folder, data):
     name = data.draw(st.sampled_from(FILES))
     (place / name).write_bytes(data.draw(damaged((saved[0] / name).read_bytes())))
     if name != "adapter.json" and data.draw(st.booleans()):
-        sign(place, json.loads((place / "adapter.json").read_text()), [name])
+        write_record(place, json.loads((place / "adapter.json").read_text()), [name])
     use(place, model)
 
 
@@ -149,7 +142,7 @@ def test_an_adapter_with_a_changed_record_is_read_or_refused(saved, folder, data
     restore(saved, place)
     record = data.draw(changed(json.loads((saved[0] / "adapter.json").read_text())))
     if isinstance(record, dict):
-        sign(place, record)
+        write_record(place, record)
     else:
         (place / "adapter.json").write_text(json.dumps(record))
     use(place, model)
@@ -167,7 +160,7 @@ def test_tensors_with_a_changed_header_are_read_or_refused(saved, folder, data):
     text = json.dumps(header).encode()
     claimed = data.draw(st.sampled_from([len(text), length, 2**63, 2**64 - 1, 100_000_000, 0]))
     file.write_bytes(struct.pack("<Q", claimed) + text + content[8 + length :])
-    sign(place, json.loads((place / "adapter.json").read_text()), [file.name])
+    write_record(place, json.loads((place / "adapter.json").read_text()), [file.name])
     use(place, model)
 
 
