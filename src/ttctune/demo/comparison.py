@@ -38,8 +38,8 @@ class Size:
 
 
 #: What two cores finish in two minutes, and what the documentation shows.
-SMALL = Size(train=240, val=240, epochs=10, pixels=48)
-FULL = Size(train=300, val=500, epochs=30, pixels=64)
+SMALL = Size(train=240, val=240, epochs=8, pixels=48)
+FULL = Size(train=300, val=500, epochs=20, pixels=64)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The table of the demo, for a terminal and for the documentation."""
 
 import statistics
+import textwrap
 from collections.abc import Iterable
-
-from rich.console import Console
-from rich.table import Table
 
 from ttctune.backbone.embedded import NAME
 from ttctune.bench.methods import METHODS
+from ttctune.cli import tables
 from ttctune.demo.comparison import COMPARED, Result, Size
 from ttctune.demo.tasks import TASKS
 
@@ -44,15 +43,16 @@ def settings(size: Size, seeds: int) -> str:
 
 
 def show(results: list[Result], size: Size, seeds: int) -> None:
-    """Print the table."""
-    table = Table(title=settings(size, seeds), title_justify="left")
+    """Print the protocol, the table and the verdict."""
+    print()
+    print(textwrap.fill(settings(size, seeds), 79))
+    table = tables.table_of()
     for number, name in enumerate(["method", "parameters", *TASKS, "mean"]):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows_of(results):
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(verdict(results))
+    tables.show(table)
+    print(f"\n{verdict(results)}\n")
 
 
 def page(results: list[Result], size: Size, seeds: int) -> str:
