@@ -10,8 +10,10 @@ import ttctune.torchvision_operators  # noqa: F401
 # isort: split
 from torchvision.transforms.v2 import functional
 
+from ttctune.backbone.description import InputDescription
 from ttctune.errors import DataError
 from ttctune.images import Augmentation
+from ttctune.images.normalisation import normalise
 
 ALL = Augmentation(flip=True, crop=True, randaugment=9)
 
@@ -95,16 +97,20 @@ def test_images_that_cannot_be_changed_are_refused():
 
 
 def test_flip_and_crop_are_cheap():
-    """32 images of 224 pixels take a small part of a training step (10 ms on a quiet core)."""
+    """For 32 images of 224 pixels they cost no more than ten times what it costs to normalise them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        images, augmentation, taken = _batch(32, 3, 224, 224), Augmentation(flip=True, crop=True), []
+        images, augmentation = _batch(32, 3, 224, 224), Augmentation(flip=True, crop=True)
+        description = InputDescription(224, 224, (0.5,) * 3, (0.5,) * 3)
+        augmenting, normalising = [], []
         for _ in range(8):
-            start = time.perf_counter()
+            start = time.process_time()
             augmentation(images)
-            taken.append(time.perf_counter() - start)
+            between = time.process_time()
+            normalise(images, description, torch.device("cpu"))
+            augmenting.append(between - start)
+            normalising.append(time.process_time() - between)
     finally:
         torch.set_num_threads(threads)
-    # Three times what it takes, for machines that are busy with other things.
-    assert min(taken) < 0.03
+    assert min(augmenting) < 10 * min(normalising), (min(augmenting), min(normalising))

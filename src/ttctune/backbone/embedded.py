@@ -3,6 +3,7 @@
 `timm.create_model(NAME, pretrained=True)` builds it once this module is imported; `weights/README.md` is its card.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer  # isort: skip
 
 NAME = "ttctune_vit_patch8_64"
+#: What it is to a timm that has never heard of it: another architecture of the same class, with these arguments.
+GENERIC = "vit_tiny_patch16_224"
+SHAPE: Mapping[str, Any] = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 128,
+    "depth": 6,
+    "num_heads": 4,
+    "class_token": False,
+    "global_pool": "avg",
+}
 WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
 
 default_cfgs = generate_default_cfgs(
@@ -36,14 +48,4 @@ default_cfgs = generate_default_cfgs(
 @register_model  # type: ignore[untyped-decorator]
 def ttctune_vit_patch8_64(pretrained: bool = False, **settings: Any) -> VisionTransformer:
     """ViT of 1.2 M parameters for 64 px: 8 px patches, 128 wide, 6 blocks, the mean of its tokens as feature."""
-    shape = {
-        "img_size": 64,
-        "patch_size": 8,
-        "embed_dim": 128,
-        "depth": 6,
-        "num_heads": 4,
-        "class_token": False,
-        "global_pool": "avg",
-    }
-    settings.setdefault("num_classes", 0)
-    return build_model_with_cfg(VisionTransformer, NAME, pretrained, **shape, **settings)
+    return build_model_with_cfg(VisionTransformer, NAME, pretrained, **{**SHAPE, "num_classes": 0, **settings})

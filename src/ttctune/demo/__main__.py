@@ -22,7 +22,7 @@ from ttctune.bench.methods import METHODS
 from ttctune.demo.comparison import COMPARED, FULL, SMALL, Job, Result, results_of
 from ttctune.demo.table import page, show
 from ttctune.demo.tasks import TASKS
-from ttctune.errors import TtcError
+from ttctune.errors import RecipeError, TtcError
 from ttctune.output_folder import written_whole
 
 
@@ -67,6 +67,8 @@ def main() -> int:
     todo = [job for job in jobs if job not in {r.job for r in results}]
     start = time.monotonic()
     try:
+        if arguments.seeds < 1:
+            raise RecipeError(f"seeds {arguments.seeds}", "1 or more", "change --seeds")
         for result in results_of(todo, size, arguments.out):
             results.append(result)
             name = f"{METHODS[result.job.method].title} on {result.job.task}"

@@ -4,16 +4,25 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from ttctune.demo.rendered import DRAWINGS, render
+from ttctune.errors import DataError
 
 #: A part: uint8 pictures and the name of each one's class.
 Part = tuple[np.ndarray, list[str]]
 
 
 def digits(train: int, val: int, seed: int) -> dict[str, Part]:
-    """Handwritten digits of 8 x 8 pixels; the 1,797 images are shuffled by the seed."""
+    """Handwritten digits of 8 x 8 pixels; the 1,797 images are shuffled by the seed.
+
+    Raises:
+        DataError: scikit-learn, which brings them, is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        advice = "pip install scikit-learn, or ttctune with [demo]"
+        raise DataError("no scikit-learn", "it, for its digits", advice) from error
     known = load_digits()
     order = np.random.default_rng(seed).permutation(len(known.target))
     images = np.round(known.images * (255 / 16)).astype(np.uint8)
