@@ -19,11 +19,13 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 -m "not slow"
 
-# Minutes: everything above, then kills and memory limits, the mutants, and the wheel in an environment of its own.
+# Many minutes: everything above, then kills and memory limits, the mutants, the wheel in an environment of its own, and
+# the oldest dependencies.
 check-all: check
 	$(BIN)/pytest -m slow
 	$(BIN)/python tests/mutants.py
 	bash tests/wheel.sh $(PYTHON)
+	bash tests/oldest.sh $(PYTHON)
 
 format: $(READY)
 	$(BIN)/ruff format src tests benchmarks pretraining
