@@ -23,8 +23,12 @@ from ttctune.files import cannot_write, sync_folder, sync_tree, write_atomically
 
 CHECKPOINT = "checkpoint"
 RUN = f"{CHECKPOINT}/run.json"
-#: File -> key that shows a finished folder to be ours: an adapter, or a merged model.
-MARKS = {"adapter.json": "ttctune_format", "config.json": "merged_by_ttctune"}
+#: File -> key that shows a finished folder to be ours: an adapter, a merged model, or an exported task.
+MARKS = {
+    "adapter.json": "ttctune_format",
+    "config.json": "merged_by_ttctune",
+    "export.json": "exported_by_ttctune",
+}
 #: A marked file is text about one model; anything larger is not ours.
 LARGEST_MARKED = 16 << 20
 

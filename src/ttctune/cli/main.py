@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from ttctune.cli import doctor, embed, evaluate, fit, inspect, merge, models, predict
+from ttctune.cli import doctor, embed, evaluate, fit, inspect, merge, models, predict, vtab
 from ttctune.errors import TtcError
 from ttctune.launcher import launch
 from ttctune.out_of_memory import is_out_of_memory
@@ -53,6 +53,7 @@ def _alone(command: Callable[..., None]) -> Callable[..., None]:
 app.command("fit", epilog=fit.EXAMPLE)(fit.command)
 for verb in (evaluate, predict, embed, inspect, merge, models, doctor):
     app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(_alone(verb.command))
+app.add_typer(vtab.app, name="vtab", epilog=vtab.EXAMPLE)
 
 
 @app.callback(invoke_without_command=True)

@@ -58,11 +58,33 @@ def decode(picture: Any, description: InputDescription, *, name: str | None = No
 def decode_picture(picture: Picture, description: InputDescription, name: str) -> Tensor:
     """As `decode`, for a picture that `to_picture` has given: arrays are uint8, channels last."""
     check_description(description)
+    with _read_strictly(name):
+        if isinstance(picture, np.ndarray):
+            return _decode_array(picture, description, name)
+        with _opened(picture, name) as image:
+            return _finish(image, description, name)
+
+
+def decode_whole(picture: Picture, name: str) -> Image.Image:
+    """A picture at its own size, in mode "L" where it is stored as grey, else "RGB"; otherwise as `decode` makes it.
+
+    Raises:
+        DataError: The picture is missing, damaged, cut short, empty or too large.
+    """
+    with _read_strictly(name):
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        with _opened(picture, name) as image:
+            grey = image.mode in ("1", "L", *_DEEP_GREY) or image.mode.startswith("I;")
+            return _plain(image, "L" if grey else "RGB").copy()
+
+
+@contextmanager
+def _read_strictly(name: str) -> Iterator[None]:
+    """Within, whatever goes wrong with a picture is one error that names it."""
     try:
         with strict_pillow():
-            if isinstance(picture, np.ndarray):
-                return _decode_array(picture, description, name)
-            return _decode_image(picture, description, name)
+            yield
     except DataError:
         raise
     except FileNotFoundError:
@@ -73,18 +95,21 @@ def decode_picture(picture: Picture, description: InputDescription, name: str) -
         raise DataError(given, _EXPECTED, _ADVICE) from None
 
 
-def _decode_image(picture: Path | FileSlice | Image.Image, description: InputDescription, name: str) -> Tensor:
+@contextmanager
+def _opened(picture: Path | FileSlice | Image.Image, name: str) -> Iterator[Image.Image]:
+    """The picture, loaded and upright."""
     if isinstance(picture, Image.Image):
-        return _load(picture, description, name)
+        yield _loaded(picture, name)
+        return
     file = picture if isinstance(picture, Path) else BytesIO(picture.read())
     with Image.open(file, formats=_formats()) as image:
-        return _load(image, description, name)
+        yield _loaded(image, name)
 
 
-def _load(image: Image.Image, description: InputDescription, name: str) -> Tensor:
+def _loaded(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
     image.load()
-    return _finish(_upright(image), description, name)
+    return _upright(image)
 
 
 @cache

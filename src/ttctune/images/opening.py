@@ -77,8 +77,8 @@ def open_images(
 
     Args:
         data: A folder (with index.csv, VTAB's lists, shards, train/val/test folders, or a folder per class), one
-            shard or a pattern of shards, a pair (images, labels), a map-style torch data set, or a mapping of
-            "train", "val" and "test" to the last two.
+            shard or a pattern of shards, a pair (images, labels), a map-style torch data set, a mapping of
+            "train", "val" and "test" to the last two, or a `Source`, whose parts are taken as they are.
         description: Size, channels, and the way to resize.
         val_fraction: Share of train held out as val where the data has no val part, in [0, 1); 0 holds out
             nothing.

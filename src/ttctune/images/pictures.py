@@ -85,6 +85,29 @@ class Chosen(LazyPictures):
         return picture_name(self._pictures, self._indices[index])
 
 
+class Joined(LazyPictures):
+    """The pictures of one sequence, then those of another."""
+
+    def __init__(self, first: Sequence[Picture], second: Sequence[Picture]) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def picture(self, index: int) -> Picture:
+        """The picture at that position of both together."""
+        pictures, index = self._find(index)
+        return pictures[index]
+
+    def name(self, index: int) -> str:
+        """As the sequence that holds it calls it."""
+        return picture_name(*self._find(index))
+
+    def _find(self, index: int) -> tuple[Sequence[Picture], int]:
+        behind = range(len(self))[index] - len(self._first)
+        return (self._second, behind) if behind >= 0 else (self._first, behind + len(self._first))
+
+
 class FilePictures(LazyPictures):
     """Image files; of each its name alone is kept, a tenth of what a Path takes."""
 
@@ -101,6 +124,20 @@ class FilePictures(LazyPictures):
     def name(self, index: int) -> str:
         """The file's path."""
         return self._names[index]
+
+
+def picture_bytes(picture: Picture) -> bytes:
+    """What a digest of a picture is taken over: the bytes of its file, or mode, size and pixels.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if isinstance(picture, Path):
+        return picture.read_bytes()
+    if isinstance(picture, FileSlice):
+        return picture.read()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return f"{image.mode} {image.size} ".encode() + image.tobytes()
 
 
 def picture_name(pictures: Sequence[Picture], index: int) -> str:

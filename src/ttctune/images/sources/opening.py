@@ -8,6 +8,7 @@ from ttctune.errors import DataError
 from ttctune.images.pictures import Picture, picture_name
 from ttctune.images.sources.folder_tree import part_folders, read_folder_tree
 from ttctune.images.sources.hold_out import hold_out
+from ttctune.images.sources.image_files import image_files
 from ttctune.images.sources.in_memory import parts_of_mapping, read_in_memory
 from ttctune.images.sources.index_csv import INDEX, index_parts, read_index_csv
 from ttctune.images.sources.shards import read_shards, shard_files
@@ -30,8 +31,9 @@ def open_source(
     unless only the test part and val are asked for.
 
     Args:
-        data: A folder, a shard, a pattern of shards, a pair (images, labels), a map-style torch data set, or a
-            mapping of "train", "val" and "test" to pairs or data sets.
+        data: A folder, a shard, a pattern of shards, a pair (images, labels), a map-style torch data set, a
+            mapping of "train", "val" and "test" to pairs or data sets, or a source whose parts are settled: of that
+            nothing is held out.
         val_fraction: Share of train to hold out where there is no val part, in [0, 1); 0 holds out nothing.
         seed: Decides which images are held out.
         parts: The parts wanted; the pictures of others are not looked at.
@@ -50,7 +52,8 @@ def open_source(
     if unknown or not parts:
         raise DataError(f"the parts asked for are {list(parts)}", "some of train, val and test", "correct them")
     asked = frozenset(parts)
-    may_hold_out = val_fraction > 0 and ("train" in asked or asked == {"val"})
+    settled = isinstance(data, Source)
+    may_hold_out = not settled and val_fraction > 0 and ("train" in asked or asked == {"val"})
     wanted = asked | {"train", "val"} if may_hold_out else asked
     found, names = _read(data, classes, wanted)
     strict = classes is None
@@ -79,6 +82,8 @@ def present_parts(data: Any) -> tuple[str, ...]:
     Raises:
         DataError: The data is not as expected.
     """
+    if isinstance(data, Source):
+        return tuple(part for part in PARTS if part in data.parts)
     if isinstance(data, Mapping):
         return parts_of_mapping(data)
     if isinstance(data, (str, Path)):
@@ -108,6 +113,15 @@ LAYOUTS = (
     Layout(shard_files, shard_files, read_shards),
     Layout(Path.is_dir, part_folders, read_folder_tree),
 )
+
+
+def holds_data(folder: Path) -> bool:
+    """Whether a folder has a list, shards or images in it; whether they can be read is another question.
+
+    Raises:
+        DataError: Shards that are compressed, or a folder that cannot be read.
+    """
+    return any(layout.is_here(folder) for layout in LAYOUTS[:-1]) or bool(image_files(folder))
 
 
 def _layout(data: Path) -> Layout:
@@ -142,6 +156,8 @@ def pictures_with_classes(data: Path) -> tuple[list[Picture], list[dict[str, str
 
 
 def _read(data: Any, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
+    if isinstance(data, Source):
+        return {part: images for part, images in data.parts.items() if part in wanted}, data.classes
     if not isinstance(data, (str, Path)):
         return read_in_memory(data, classes, wanted)
     return _layout(Path(data)).read(Path(data), classes, wanted)

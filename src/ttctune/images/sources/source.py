@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ttctune.images.pictures import Chosen, Picture
+from ttctune.images.pictures import Chosen, Joined, Picture
 
 #: The parts a data set can have, in the order in which they are listed.
 PARTS = ("train", "val", "test")
@@ -37,6 +37,11 @@ class PartSource:
         gone = set(indices)
         return self.choose([i for i in range(len(self)) if i not in gone]) if gone else self
 
+    def joined(self, other: "PartSource") -> "PartSource":
+        """These pictures and labels, then the other's."""
+        one_thread = self.one_thread or other.one_thread
+        return PartSource(Joined(self.pictures, other.pictures), self.labels + other.labels, one_thread)
+
 
 #: What every reader returns: the parts it was asked for and found, and the class names in label order.
 Parts: TypeAlias = tuple[dict[str, PartSource], tuple[str, ...]]
@@ -55,5 +60,5 @@ class Source:
 
     parts: dict[str, PartSource]
     classes: tuple[str, ...]
-    val_note: str
+    val_note: str = "none"
     held_out: bool = False

@@ -31,7 +31,8 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     Args:
         folder: The folder that holds the lists.
         classes: Class names in label order; None names them "0" to the largest label of all lists.
-        wanted: Parts to keep; whether the files of others exist is not looked at.
+        wanted: Parts to keep; whether the files of others exist is not looked at, and where `classes` are known
+            their lists are not opened.
 
     Returns:
         The parts and the class names.
@@ -42,7 +43,7 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     lists = list_files(folder)
     if "train" not in lists and classes is None:
         raise DataError(f"{folder} has test.txt but no train list", "train800.txt", "add it")
-    lines = {part: _lines(path) for part, path in lists.items()}
+    lines = {part: read_list(path) for part, path in lists.items() if part in wanted or classes is None}
     if classes is None:
         largest = max(label for rows in lines.values() for _, _, label in rows)  # train alone may lack a class
         classes = tuple(str(i) for i in range(largest + 1))
@@ -56,7 +57,12 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     return parts, classes
 
 
-def _lines(path: Path) -> list[tuple[int, str, int]]:
+def read_list(path: Path) -> list[tuple[int, str, int]]:
+    """The lines of one list: number of the line, file as the list names it, label; no file is looked for.
+
+    Raises:
+        DataError: A line that is wrong, a file listed twice, or no line at all.
+    """
     rows = []
     for number, text in enumerate(read_lines(path), start=1):
         text = text.strip()

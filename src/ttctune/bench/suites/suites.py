@@ -1,0 +1,79 @@
+"""The suites: which tasks they have, and where those lie."""
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ttctune.bench.suites.task import Task
+from ttctune.bench.suites.vtab import VTAB, folder_of, folders_in
+from ttctune.errors import DataError
+from ttctune.images import holds_data
+from ttctune.images.sources.image_files import read_lines
+
+#: Beside the tasks of a folder suite, it may say which group each is of.
+INDEX = "index.csv"
+HEADER = ["task", "group"]
+
+
+def tasks_of(suite: str, root: Path) -> tuple[Task, ...]:
+    """The tasks of a suite.
+
+    Args:
+        suite: "vtab", the 19 tasks in the community's layout; or "folder", every sub-folder that holds data.
+        root: The folder around the tasks.
+
+    Raises:
+        DataError: An unknown suite; a root that is no folder; a task of VTAB that is missing; no task at all.
+    """
+    if suite not in SUITES:
+        raise DataError(f"suite {suite!r}", " or ".join(SUITES), "choose one of them")
+    return SUITES[suite](root)
+
+
+def vtab_tasks(root: Path) -> tuple[Task, ...]:
+    """The 19 tasks of VTAB, in the order of its tables; all have to be there.
+
+    Raises:
+        DataError: Tasks are missing, or `root` is no folder.
+    """
+    folders = {name: folder_of(row, root) for name, row in VTAB.items()}
+    missing = [name for name, folder in folders.items() if folder is None]
+    if missing:
+        given = f"{root} lacks {len(missing)} of the {len(VTAB)} tasks of VTAB: {', '.join(missing)}"
+        advice = f"`ttctune vtab check {root}` says where to get them; the suite `folder` takes what is there"
+        raise DataError(given, "a folder for each", advice)
+    return tuple(Task(name, VTAB[name].group, VTAB[name].classes, folder) for name, folder in folders.items() if folder)
+
+
+def folder_tasks(root: Path) -> tuple[Task, ...]:
+    """Every sub-folder that holds images, shards or a list of them, by name.
+
+    Raises:
+        DataError: There is none, `root` is no folder, or its index is damaged or names a task that is not there.
+    """
+    folders = [folder for folder in folders_in(root) if holds_data(folder)]
+    if not folders:
+        raise DataError(f"{root} has no folders with images", "a folder for each task", "give the folder around them")
+    groups = _groups(root / INDEX)
+    if unknown := [name for name in groups if name not in {folder.name for folder in folders}]:
+        raise DataError(f"{root / INDEX} names the task {unknown[0]!r}", "tasks that are there", "remove the line")
+    return tuple(Task(folder.name, groups.get(folder.name, "none"), None, folder) for folder in folders)
+
+
+SUITES: Mapping[str, Callable[[Path], tuple[Task, ...]]] = {"vtab": vtab_tasks, "folder": folder_tasks}
+
+
+def _groups(index: Path) -> dict[str, str]:
+    if not index.is_file():
+        return {}
+    rows = [[field.strip() for field in row] for row in csv.reader(read_lines(index))]
+    header = rows[0] if rows else []
+    groups: dict[str, str] = {}
+    for number, fields in enumerate(rows[1:], start=2):
+        if not fields:
+            continue
+        if header != HEADER or len(fields) != len(HEADER) or not all(fields) or fields[0] in groups:
+            given = f"{index} line {number} reads {','.join(fields)[:80]!r} below {','.join(header)[:80]!r}"
+            raise DataError(given, f"a line per task below the header {','.join(HEADER)!r}", "correct it")
+        groups[fields[0]] = fields[1]
+    return groups
