@@ -68,7 +68,7 @@ def export(
         str | None,
         typer.Argument(
             help="hf: the data set's name; folder: the folder; tfds: where TFDS keeps its data, if not at its default.",
-            metavar="[SOURCE]",
+            metavar="SOURCE",
             show_default=False,
         ),
     ] = None,

@@ -179,6 +179,14 @@ class TestSplits:
         with pytest.raises(DataError, match="no val part"):
             data_of(task, "val")
 
+    @pytest.mark.parametrize(("split", "other"), [("val", "train800"), ("test", "val200"), ("test", "train800")])
+    def test_a_file_to_score_on_that_is_trained_on_too_is_refused(self, task, split, other):
+        scored = task.path / {"val": "val200.txt", "test": "test.txt"}[split]
+        line = (task.path / f"{other}.txt").read_text().splitlines()[3]
+        scored.write_text(scored.read_text() + line + "\n")
+        with pytest.raises(DataError, match=f"{other}/000003.png"):
+            data_of(task, split)
+
     @pytest.mark.parametrize(
         ("split", "fold", "said"),
         [("train", None, "'train'"), ("val", 0, "fold 0"), ("cv", None, "None"), ("cv", 5, "5"), ("cv", -1, "-1")],

@@ -4,7 +4,7 @@ import torch
 
 from ttctune.bench.suites.task import SPLITS, Split, Task, TaskData
 from ttctune.errors import DataError
-from ttctune.images import PartSource, Source, open_source
+from ttctune.images import PartSource, Source, open_source, picture_name
 from ttctune.images.batches import mixed_generator
 
 FOLDS = 5
@@ -25,7 +25,8 @@ def data_of(task: Task, split: Split, fold: int | None = None, *, folds: int = F
         seed: Decides which image is in which fold, and what is held out of a train part without val.
 
     Raises:
-        DataError: The split is unknown, the fold is not one of the folds, or the task lacks a part or cannot be read.
+        DataError: The split is unknown, the fold is not one of the folds, or the task lacks a part, cannot be read, or
+            would be trained on a file that it is scored on.
     """
     _check(split, fold, folds)
     names = None if task.classes is None else tuple(str(i) for i in range(task.classes))
@@ -40,6 +41,7 @@ def data_of(task: Task, split: Split, fold: int | None = None, *, folds: int = F
         train = train.joined(parts["val"])
     if fold is not None:
         train, scored = _left_out(train, fold_of_each(train.labels, folds, seed), fold)
+    _check_apart(task, train, scored)
     return TaskData(
         Source({"train": train}, source.classes), Source({"test": scored}, source.classes), parts, task.path
     )
@@ -68,6 +70,15 @@ def _left_out(images: PartSource, fold_of: list[int], fold: int) -> tuple[PartSo
     if not left_out or len(left_out) == len(fold_of):
         raise DataError(f"{len(fold_of)} images", "at least one a fold", "take fewer folds")
     return images.without(left_out), images.choose(left_out)
+
+
+def _check_apart(task: Task, train: PartSource, scored: PartSource) -> None:
+    """Lists have been mixed up before, and nothing shows it but an accuracy that is too good."""
+    trained = {picture_name(train.pictures, index) for index in range(len(train))}
+    both = [name for i in range(len(scored)) if (name := picture_name(scored.pictures, i)) in trained]
+    if both:
+        given = f"task {task.name} trains on {len(both)} of the files that it scores on, such as {both[0]}"
+        raise DataError(given, "none", "correct its lists")
 
 
 def _check(split: str, fold: int | None, folds: int) -> None:
