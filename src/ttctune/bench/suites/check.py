@@ -163,7 +163,7 @@ def _digest_of_lists(folder: Path, parts: dict[str, PartSource]) -> str:
 
 
 def _check_images(found: Finding, row: VtabTask, folder: Path, parts: dict[str, PartSource], thorough: bool) -> None:
-    files = {part: [Path(picture_name(p.pictures, i)) for i in range(len(p))] for part, p in parts.items()}
+    files = {part: [picture_name(p.pictures, i) for i in range(len(p))] for part, p in parts.items()}
     looked_at = [file for some in files.values() for file in (some if thorough else _spread(some))]
     encodings = {encoding for file in looked_at if (encoding := encoding_of(file))}
     if encodings:
@@ -171,7 +171,7 @@ def _check_images(found: Finding, row: VtabTask, folder: Path, parts: dict[str, 
     try:
         if not thorough:
             for file in looked_at:
-                decode_whole(file, str(file))
+                decode_whole(Path(file), file)
         doubles = list((doubled_pictures if thorough else doubled_files)(files))
         (found.notes if row.repeats else found.problems).extend(doubles)
         if thorough and parts.keys() == LISTS.keys():
@@ -182,7 +182,7 @@ def _check_images(found: Finding, row: VtabTask, folder: Path, parts: dict[str, 
         found.problems.append(f"{error.filename or folder}: {error.strerror or error}")
 
 
-def _spread(files: list[Path]) -> list[Path]:
+def _spread(files: list[str]) -> list[str]:
     """A few of them, from the first to the last."""
     step = max(1, len(files) // SAMPLES)
     return files[::step][:SAMPLES]

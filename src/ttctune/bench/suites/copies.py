@@ -14,7 +14,7 @@ DEFAULT_JPEG = "JPEG of default quality"
 _LOSSY = ("JPEG", "MPO", "WEBP")
 
 
-def encoding_of(file: Path) -> str | None:
+def encoding_of(file: str | Path) -> str | None:
     """The format of an image file, such as "PNG", "JPEG" or `DEFAULT_JPEG`; None where it is no image."""
     try:
         with strict_pillow(), Image.open(file) as image:

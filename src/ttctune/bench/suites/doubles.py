@@ -1,22 +1,26 @@
 """Images that stand in two parts of a task."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 from ttctune.images import decode_whole
 
-#: Part -> the files in it.
-Files = Mapping[str, Sequence[Path]]
+#: Part -> the paths of the files in it.
+Files = Mapping[str, Sequence[str]]
 
 
 def doubled_files(parts: Files) -> Iterator[str]:
     """One line for each two parts that hold files of equal content; only files of equal size are read."""
-    sizes = {part: {file.stat().st_size for file in files} for part, files in parts.items()}
-    shared: set[int] = set().union(*(sizes[a] & sizes[b] for a, b in combinations(parts, 2)))
-    candidates = {part: [f for f in files if f.stat().st_size in shared] for part, files in parts.items()}
-    yield from _doubled(candidates, lambda file: hashlib.sha256(file.read_bytes()).digest())
+    sizes = {part: [os.path.getsize(file) for file in files] for part, files in parts.items()}
+    shared: set[int] = set().union(*(set(sizes[a]) & set(sizes[b]) for a, b in combinations(parts, 2)))
+    candidates = {
+        part: [file for file, size in zip(files, sizes[part], strict=True) if size in shared]
+        for part, files in parts.items()
+    }
+    yield from _doubled(candidates, _file_digest)
 
 
 def doubled_pictures(parts: Files) -> Iterator[str]:
@@ -28,11 +32,11 @@ def doubled_pictures(parts: Files) -> Iterator[str]:
     yield from _doubled(parts, _pixel_digest)
 
 
-def _doubled(parts: Files, digest: Callable[[Path], bytes]) -> Iterator[str]:
-    first: dict[str, dict[bytes, Path]] = {}
-    pairs: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
+def _doubled(parts: Files, digest: Callable[[str], bytes]) -> Iterator[str]:
+    first: dict[str, dict[bytes, str]] = {}
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for part, files in parts.items():
-        own: dict[bytes, Path] = {}
+        own: dict[bytes, str] = {}
         for file in files:
             key = digest(file)
             own.setdefault(key, file)
@@ -42,10 +46,14 @@ def _doubled(parts: Files, digest: Callable[[Path], bytes]) -> Iterator[str]:
         first[part] = own
     for (other, part), found in pairs.items():
         before, again = found[0]
-        which = f"{again.parent.name}/{again.name} = {before.parent.name}/{before.name}"
+        which = " = ".join("/".join(Path(file).parts[-2:]) for file in (again, before))
         yield f"{len(found)} {'image' if len(found) == 1 else 'images'} of {part} in {other} too ({which})"
 
 
-def _pixel_digest(file: Path) -> bytes:
-    image = decode_whole(file, str(file)).convert("RGB")
+def _file_digest(file: str) -> bytes:
+    return hashlib.sha256(Path(file).read_bytes()).digest()
+
+
+def _pixel_digest(file: str) -> bytes:
+    image = decode_whole(Path(file), file).convert("RGB")
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()

@@ -1,8 +1,9 @@
 """Finding image files: below a folder, or named by a list."""
 
 import os
+import stat
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from ttctune.errors import DataError
 
@@ -78,9 +79,9 @@ class ListedFiles:
         self.folder, self.list_name = folder, list_name
         self._root = folder.resolve()
         # Resolving is many system calls a file; the files of a list share few parents.
-        self._inside: dict[Path, bool] = {}
+        self._inside: dict[str, bool] = {}
 
-    def find(self, name: str, line: int) -> Path:
+    def find(self, name: str, line: int) -> str:
         """The path of a listed file.
 
         Args:
@@ -93,29 +94,40 @@ class ListedFiles:
         Raises:
             DataError: The name is absolute, climbs with "..", leads outside through a link, or names no file.
         """
-        where = f"{self.folder / self.list_name} line {line}"
-        inside = f"a file inside {self.folder}"
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or PureWindowsPath(name).drive or ".." in pure.parts or "\0" in name:
-            raise DataError(f"{where} names {name!r}", f"a path relative to {self.folder}, without '..'", "rewrite it")
-        path = self.folder / name
+        if (
+            name.startswith("/")
+            or (set(name) & set(":\\") and PureWindowsPath(name).drive)
+            or ".." in name.split("/")
+            or "\0" in name
+        ):
+            expected = f"a path relative to {self.folder}, without '..'"
+            raise DataError(f"{self._where(line)} names {name!r}", expected, "rewrite it")
+        path = os.path.join(self.folder, os.path.normpath(name))
         try:
-            within = self._is_inside(path)
-            exists = path.is_file()
+            mode = os.lstat(path).st_mode
+            within = self._is_inside(path, stat.S_ISLNK(mode))
+            exists = os.path.isfile(path) if stat.S_ISLNK(mode) else stat.S_ISREG(mode)
         except (OSError, RuntimeError):
             within, exists = True, False
+        inside = f"a file inside {self.folder}"
         if not exists:
-            raise DataError(f"{where} names {name!r}, which is missing", inside, "add the file or remove the line")
+            raise DataError(
+                f"{self._where(line)} names {name!r}, which is missing", inside, "add the file or remove the line"
+            )
         if not within:
-            raise DataError(f"{where} names {name!r}, which leads outside the data folder", inside, "copy the file in")
+            given = f"{self._where(line)} names {name!r}, which leads outside the data folder"
+            raise DataError(given, inside, "copy the file in")
         return path
 
-    def _is_inside(self, path: Path) -> bool:
-        if path.is_symlink():
-            return path.resolve().is_relative_to(self._root)
-        parent = path.parent
+    def _where(self, line: int) -> str:
+        return f"{self.folder / self.list_name} line {line}"
+
+    def _is_inside(self, path: str, is_link: bool) -> bool:
+        if is_link:
+            return Path(path).resolve().is_relative_to(self._root)
+        parent = os.path.dirname(path)
         if parent not in self._inside:
-            self._inside[parent] = parent.resolve().is_relative_to(self._root)
+            self._inside[parent] = Path(parent).resolve().is_relative_to(self._root)
         return self._inside[parent]
 
 

@@ -68,7 +68,7 @@ def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozen
             continue
         if row.class_name not in position:
             raise unknown_class_error(row.class_name, classes, f"{path} line {row.line}")
-        pictures.setdefault(row.split, []).append(str(files.find(row.file, row.line)))
+        pictures.setdefault(row.split, []).append(files.find(row.file, row.line))
         labels.setdefault(row.split, []).append(position[row.class_name])
     return {part: PartSource(FilePictures(pictures[part]), labels[part]) for part in PARTS if part in pictures}, classes
 

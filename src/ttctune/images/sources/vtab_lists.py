@@ -51,7 +51,7 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     for part in lists:
         if part in wanted:
             files = ListedFiles(folder, lists[part].name)
-            pictures = FilePictures([str(files.find(file, line)) for line, file, _ in lines[part]])
+            pictures = FilePictures([files.find(file, line) for line, file, _ in lines[part]])
             labels = [label for _, _, label in lines[part]]
             parts[part] = PartSource(pictures, numbered(labels, classes, str(lists[part])))
     return parts, classes
