@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,23 @@ from ttctune.bench.suites.vtab import Piece, folder_of, row_of, where_to_get
 from ttctune.errors import DataError
 
 
+PAGE = Path(__file__).parents[3] / "docs" / "vtab.md"
+
+
 def test_there_are_seven_four_and_eight_tasks_of_940_classes() -> None:
     assert Counter(VTAB_GROUPS.values()) == {"natural": 7, "specialised": 4, "structured": 8}
     assert sum(row.classes for row in VTAB.values()) == 940
     assert all(row.sizes["train"] == 800 and row.sizes["val"] == 200 for row in VTAB.values())
+
+
+@pytest.mark.parametrize("row", VTAB.values(), ids=lambda row: row.name)
+def test_the_page_has_every_row_as_the_code_has_it(row) -> None:
+    def words(piece: Piece) -> str:
+        return piece.split + f" {piece.start} to {piece.stop} %" * (piece != Piece(piece.split))
+
+    parts = [words(piece) for piece in (row.rule.train, row.rule.val, row.rule.test)]
+    cells = [f"`{row.name}`", row.group, str(row.classes), f"{row.test:,}", *parts, row.original]
+    assert f"| {' | '.join(cells)} |\n" in PAGE.read_text()
 
 
 def test_no_name_or_alias_means_two_tasks() -> None:

@@ -103,8 +103,8 @@ class VtabTask:
         return CATALOGUE + self.tfds.partition(":")[0].partition("/")[0]
 
 
-#: Name -> task, in the order of the benchmark's tables. A dSprites shape looks the same after a turn that maps it onto
-#: itself, and its first orientation is also its last, so equal pictures are in the nature of that data set.
+#: Name -> task, in the order of the benchmark's tables. The orientations of dSprites run from 0 to a full turn, both
+#: included, so equal pictures are in the nature of that data set.
 VTAB: Mapping[str, VtabTask] = {
     row.name: row
     for row in (
