@@ -18,7 +18,7 @@ import ttctune.torchvision_operators  # noqa: F401
 from timm.data import create_transform
 
 from ttctune.errors import DataError
-from ttctune.images import decode
+from ttctune.images import decode, decode_whole
 from ttctune.images.resizing import MAX_PIXELS
 
 from .pictures import describe, draw
@@ -336,3 +336,27 @@ def test_damaged_pictures_give_a_tensor_or_a_data_error(tmp_path, data, ending):
         assert decode(path, describe()).shape == (3, 16, 16)
     except DataError as error:
         assert path.name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("image", "mode", "value"),
+    [
+        (Image.new("RGB", (5, 3), (1, 2, 3)), "RGB", (1, 2, 3)),
+        (Image.new("RGBA", (5, 3), (1, 2, 3, 0)), "RGB", (1, 2, 3)),
+        (Image.new("1", (5, 3), 1), "L", 255),
+        (Image.new("I;16", (5, 3), 65535), "L", 255),
+        (np.full((3, 5), 7, np.uint8), "L", 7),
+    ],
+)
+def test_a_whole_picture_keeps_its_size_and_becomes_grey_or_rgb(image, mode, value):
+    """As decode sees it, but not resized."""
+    whole = decode_whole(image, "it")
+    assert (mode, (5, 3), value) == (whole.mode, whole.size, whole.getpixel((0, 0)))
+
+
+def test_a_whole_picture_that_cannot_be_read_is_named(tmp_path):
+    """Missing and damaged files are one error."""
+    (tmp_path / "x.png").write_bytes(b"rubbish")
+    for name, said in (("x.png", "cannot be read"), ("y.png", "does not exist")):
+        with pytest.raises(DataError, match=said):
+            decode_whole(tmp_path / name, name)

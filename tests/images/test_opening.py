@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from ttctune.errors import DataError
-from ttctune.images import decode, open_evaluation_images, open_images
+from ttctune.images import (
+    Source,
+    decode,
+    open_evaluation_images,
+    open_images,
+    open_source,
+    picture_name,
+    present_parts,
+)
 from ttctune.images.streaming import StreamedImages
 
 from .pictures import describe, draw, write_image_tree
@@ -210,3 +218,27 @@ def test_importing_this_package_does_not_import_timm():
 
     code = "import sys, ttctune.images; sys.exit('timm' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def test_a_source_whose_parts_are_settled_is_taken_as_it_is(tmp_path):
+    """Nothing is held out of it, and of its parts only those asked for are opened."""
+    source = open_source(write_image_tree(tmp_path, 3, parts={"train": 4, "val": 2, "test": 1}))
+    both = Source({"train": source.parts["train"].joined(source.parts["val"])}, source.classes)
+    data = open_images(both, DESCRIPTION, val_fraction=0.5)
+    assert 18 == len(data.train) and data.val is None and source.classes == data.classes
+    assert source.parts["train"].labels + source.parts["val"].labels == data.train.labels.tolist()
+    assert ("train",) == present_parts(both)
+    with pytest.raises(DataError, match="no test part"):
+        open_images(both, DESCRIPTION, parts=("test",))
+
+
+def test_joined_pictures_are_those_of_one_then_those_of_the_other(tmp_path):
+    """Also from behind, by name, and chosen from."""
+    parts = open_source(write_image_tree(tmp_path, 2, parts={"train": 2, "val": 1})).parts
+    both = parts["train"].joined(parts["val"])
+    files = [*parts["train"].pictures, *parts["val"].pictures]
+    assert files == list(both.pictures) and files[-1] == both.pictures[-1] and files[0] == both.pictures[-6]
+    assert [str(file) for file in files] == [picture_name(both.pictures, i) for i in range(6)]
+    assert files[3:5] == list(both.choose([3, 4]).pictures)
+    with pytest.raises(IndexError):
+        both.pictures[6]

@@ -10,7 +10,6 @@ from ttctune.bench.suites import AVERAGES, VTAB, VTAB_GROUPS, group_means, mean_
 from ttctune.bench.suites.vtab import Piece, folder_of, row_of, where_to_get
 from ttctune.errors import DataError
 
-
 PAGE = Path(__file__).parents[3] / "docs" / "vtab.md"
 
 
