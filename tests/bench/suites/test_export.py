@@ -216,6 +216,12 @@ class TestTfds:
     def test_orientations_fall_into_16_classes_of_two_or_three(self, value):
         assert LABELS["dsprites_ori"]({"label_orientation": np.int64(value)}) == int(value / 2.5)
 
+    def test_what_tfds_no_longer_has_as_vtab_took_it_is_said(self, tmp_path, monkeypatch):
+        module = tensorflow_datasets({"train": 90, "test": 3}, lambda i: {"image": pixels(i), "label": i % 37}, [])
+        install(monkeypatch, module, "tensorflow_datasets")
+        row = VTAB["oxford_iiit_pet"]
+        assert "VTAB used version 3" in export(row, from_tfds(row), tmp_path).notes[0]
+
     def test_a_failing_download_is_one_line(self, monkeypatch):
         module = tensorflow_datasets({"train": 3}, dict, [])
         module.builder = lambda name, data_dir=None: 1 / 0  # type: ignore[attr-defined]

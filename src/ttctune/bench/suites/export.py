@@ -172,6 +172,8 @@ def _write_images(
 
 def _notes(row: VtabTask, origin: Origin, images: dict[str, int]) -> tuple[str, ...]:
     notes = []
+    if origin.is_benchmarks and row.remark:
+        notes.append(row.remark)
     if not origin.is_benchmarks:
         notes.append("not from TFDS: another choice of 800 and 200 than VTAB-1k's, unless the source has made it")
     if images["test"] != row.test:

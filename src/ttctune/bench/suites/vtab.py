@@ -79,6 +79,7 @@ class VtabTask:
         aliases: Other names of the folder; case does not count.
         by_hand: TFDS cannot fetch it: its page says how to.
         repeats: The data set itself holds equal pictures, also in train and test.
+        remark: In what TFDS gives something else today than VTAB took from it.
     """
 
     name: str
@@ -91,6 +92,7 @@ class VtabTask:
     aliases: tuple[str, ...] = ()
     by_hand: bool = False
     repeats: bool = False
+    remark: str = ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -114,8 +116,9 @@ VTAB: Mapping[str, VtabTask] = {
         VtabTask("dtd", "natural", 47, 1_880, OFFICIAL, "dtd:3.*.*", "JPEG"),
         VtabTask("oxford_flowers102", "natural", 102, 6_149, OFFICIAL, "oxford_flowers102:2.*.*", "JPEG",
                  ("flowers102", "flowers")),
-        VtabTask("oxford_iiit_pet", "natural", 37, 3_669, _held_out(80), "oxford_iiit_pet:3.*.*", "JPEG",
-                 ("pets", "oxford_pet", "oxford_pets")),
+        VtabTask("oxford_iiit_pet", "natural", 37, 3_669, _held_out(80), "oxford_iiit_pet:4.*.*", "JPEG",
+                 ("pets", "oxford_pet", "oxford_pets"),
+                 remark="VTAB used version 3 of oxford_iiit_pet, which TFDS no longer has; 4 repaired some images"),
         VtabTask("svhn", "natural", 10, 26_032, _held_out(90), "svhn_cropped:3.*.*", "arrays", ("svhn_cropped",)),
         VtabTask("sun397", "natural", 397, 21_750, OFFICIAL, "sun397/tfds:4.*.*", "JPEG"),
         VtabTask("patch_camelyon", "specialised", 2, 32_768, OFFICIAL, "patch_camelyon:2.*.*", "arrays", ("camelyon",)),
