@@ -230,6 +230,8 @@ def test_a_source_whose_parts_are_settled_is_taken_as_it_is(tmp_path):
     assert ("train",) == present_parts(both)
     with pytest.raises(DataError, match="no test part"):
         open_images(both, DESCRIPTION, parts=("test",))
+    with pytest.raises(DataError, match="other classes"):
+        open_images(both, DESCRIPTION, classes=source.classes[::-1])
 
 
 def test_joined_pictures_are_those_of_one_then_those_of_the_other(tmp_path):

@@ -157,6 +157,8 @@ def pictures_with_classes(data: Path) -> tuple[list[Picture], list[dict[str, str
 
 def _read(data: Any, classes: tuple[str, ...] | None, wanted: frozenset[str]) -> Parts:
     if isinstance(data, Source):
+        if classes not in (None, data.classes):
+            raise DataError("a source with other classes", "those that were asked for", "open its data with them")
         return {part: images for part, images in data.parts.items() if part in wanted}, data.classes
     if not isinstance(data, (str, Path)):
         return read_in_memory(data, classes, wanted)
