@@ -80,3 +80,7 @@ class TrainingError(TtcError, RuntimeError):
 
 class ProcessError(TtcError, RuntimeError):
     """Another process of a run on several ended, failed, or did not answer."""
+
+
+class PackageError(TtcError, ImportError):
+    """A package that only some users need is not installed."""

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Run:
         trainer: Trains the copy.
         images: The images, decoded or streamed.
         recipe: The settings, with the sites that the family has.
+        state: What a method of the benchmark leaves: history, and scores of channels; `adapt` keeps its own.
     """
 
     attachment: Attachment
@@ -59,6 +60,7 @@ class Run:
     trainer: Trainer
     images: ImageData
     recipe: Recipe
+    state: Checkpoint = field(default_factory=Checkpoint)
 
 
 @dataclass(frozen=True)

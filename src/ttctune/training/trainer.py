@@ -96,7 +96,10 @@ class Trainer:
         self.loss: Callable[[Tensor, Tensor], Tensor] = partial(
             image_loss, weights=weights, smoothing=self.recipe.label_smoothing
         )
-        self.augment = Augmentation(self.recipe.flip, self.recipe.crop, self.recipe.randaugment)
+        self.augment: Callable[[Tensor], Tensor] = Augmentation(
+            self.recipe.flip, self.recipe.crop, self.recipe.randaugment
+        )
+        self.inputs: Callable[[Tensor], Tensor] = partial(normalise, description=self.description, device=self.device)
 
     def train(
         self,
@@ -195,7 +198,7 @@ class Trainer:
         """This process's training images in order, normalised and not augmented, with their labels, on the device."""
         mine = torch.arange(len(self.images))[self.processes.share(len(self.images))]
         for pictures, labels in self.images.batches(max(1, self.largest_share // self.accumulation), order=mine):
-            yield normalise(pictures, self.description, self.device), labels.to(self.device)
+            yield self.inputs(pictures), labels.to(self.device)
 
     @property
     def largest_share(self) -> int:
@@ -266,7 +269,7 @@ class Trainer:
         for number, (pictures, labels) in enumerate(pairs):
             if share.seed is not None:
                 torch.manual_seed(_mix(share.seed, number))  # a retry in smaller parts draws as if it were the first
-            inputs = normalise(pictures, self.description, self.device)
+            inputs = self.inputs(pictures)
             targets = labels.to(self.device)
             with precision.forward_context(self.device):
                 logits = model(inputs)

@@ -1,0 +1,63 @@
+"""The methods that are compared, one row each: what it trains, at which rate, from which preset, with which dial.
+
+Every method trains a prepared run in place with the run's own `Trainer`: the same loss, batches, augmentation,
+schedule and seed, the same weights and the same new head, for as many epochs in all. To add one: a function that puts
+its parameters in place and returns them in groups, in a file of its own, and a row here.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+from ttctune.bench.methods.adaptformer import adaptformer
+from ttctune.bench.methods.linear import linear
+from ttctune.bench.methods.lora import lora, lora_and_norms
+from ttctune.bench.methods.method import Dial, Method, recipe_for
+from ttctune.bench.methods.own_parameters import bitfit, full, norm
+from ttctune.bench.methods.sct import sct
+from ttctune.bench.methods.ssf import ssf
+from ttctune.bench.methods.stages import align_first, one_stage, two_stages
+from ttctune.bench.methods.vpt import vpt
+
+__all__ = ["METHODS", "Dial", "Method", "recipe_for"]
+
+#: Where the rate of the body is of another order than 1e-2, the head keeps the one that it has in the default recipe.
+HEAD = {"head_learning_rate": 5e-3}
+LORA = {**HEAD, "norm_learning_rate": 1e-2}
+SCT = {"sites": ("stream",), "importance": "l2", "tokens": "patches", "channels": 0.125, "tune_norms": "frozen"}
+
+CHANNELS = Dial("channels", (0.125, 0.25, 0.5), default=0.25)
+FEWER_CHANNELS = Dial("channels", (0.0625, 0.125, 0.25), default=0.125)
+RANK = Dial("rank", (4, 8, 16), default=8)
+
+METHODS: Mapping[str, Method] = {
+    "linear": Method("linear probe", linear, keeps_features=True),
+    "norm": Method("LayerNorm only", partial(one_stage, norm)),
+    "bitfit": Method("BitFit", partial(one_stage, bitfit)),
+    "full": Method("full fine-tuning", partial(one_stage, full), learning_rate=1e-4, settings=HEAD),
+    "lora": Method("LoRA", partial(one_stage, lora), learning_rate=1e-3, settings=HEAD, dial=RANK),
+    "ssf": Method("SSF", partial(one_stage, ssf)),
+    "adaptformer": Method(
+        "AdaptFormer",
+        partial(one_stage, adaptformer),
+        settings=HEAD,
+        dial=Dial("width", (8, 16, 64), default=8),
+    ),
+    "vpt": Method("VPT-Deep", partial(one_stage, vpt), settings=HEAD, dial=Dial("prompts", (5, 10, 50), default=10)),
+    "sct": Method("SCT", partial(one_stage, sct), settings=SCT, dial=FEWER_CHANNELS),
+    "paper": Method("two-stage, `paper`", two_stages, preset="paper", dial=FEWER_CHANNELS),
+    "ttc": Method("two-stage", two_stages, dial=CHANNELS),
+    "ttc-random": Method("two-stage, random channels", two_stages, settings={"importance": "random"}, dial=CHANNELS),
+    "ttc-bottom": Method("two-stage, least channels", two_stages, settings={"importance": "lowest"}, dial=CHANNELS),
+    "joint": Method("norms and channels in one stage", two_stages, settings={"align_epochs": 0}, dial=CHANNELS),
+    "norm-long": Method("LayerNorm only, twice as long", partial(one_stage, norm), longer=2),
+    "lora+norm": Method(
+        "LoRA and LayerNorm", partial(one_stage, lora_and_norms), learning_rate=1e-3, settings=LORA, dial=RANK
+    ),
+    "align+lora": Method(
+        "alignment, then LoRA and LayerNorm",
+        partial(align_first, lora_and_norms),
+        learning_rate=1e-3,
+        settings=LORA,
+        dial=RANK,
+    ),
+}

@@ -1,0 +1,92 @@
+"""A row of the table of methods, and the recipe it is trained by."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ttctune.errors import RecipeError
+from ttctune.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The one setting of a method's own that is searched beside learning rate and weight decay: its size.
+
+    Attributes:
+        name: A setting of the recipe, or an argument of the method's function.
+        values: The values to try, ascending.
+        default: The one of them that is taken where nothing is searched.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    default: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison.
+
+    Attributes:
+        title: What people call it.
+        train: Trains a run in place, whose `state` gets the history of epochs and the scores of channels, and returns
+            the number of trained parameters, head left out.
+        learning_rate: Where nothing is searched.
+        preset: The recipe it starts from.
+        settings: What it sets apart from that preset, beside the learning rate.
+        dial: What is searched of its own; None where it has nothing of the kind.
+        longer: Epochs for each that the others get; 1 for all but a control that is labelled so.
+        keeps_features: Whether its backbone stays as it is, so that features can be kept from run to run.
+    """
+
+    title: str
+    train: Callable[..., int]
+    learning_rate: float = 1e-2
+    preset: str = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dial: Dial | None = None
+    longer: int = 1
+    keeps_features: bool = False
+
+    def at(self, value: float) -> "Method":
+        """The same method with its dial at another value.
+
+        Raises:
+            RecipeError: It has no dial, or the value is below what the dial can be.
+        """
+        if self.dial is None:
+            raise RecipeError(f"a dial of {value} for {self.title}", "no value, as it has no dial", "leave it out")
+        name = self.dial.name
+        if name in Recipe.model_fields:
+            return replace(self, settings={**self.settings, name: value})
+        if value < 1 or value != int(value):
+            raise RecipeError(f"{name} = {value} for {self.title}", "a whole number of at least 1", "choose another")
+        return replace(self, train=partial(self.train, **{name: int(value)}))
+
+    def with_features(self, folder: Path) -> "Method":
+        """The same method; where it can, it keeps the features of frozen layers in `folder`, and finds them there."""
+        return replace(self, train=partial(self.train, folder=folder)) if self.keeps_features else self
+
+
+def recipe_for(method: Method, epochs: int, **settings: object) -> Recipe:
+    """The method's recipe for `epochs` epochs in all, split between the stages as in its preset, with `settings`.
+
+    Methods of one stage train for the sum. Without an alignment, the epoch of the head alone that comes before the
+    scores counts as one of them.
+
+    Raises:
+        RecipeError: A setting is out of bounds or unknown.
+    """
+    usual = Recipe.preset(method.preset, **method.settings)
+    epochs *= method.longer
+    share = usual.align_epochs / (usual.align_epochs + usual.tune_epochs)
+    first = min(max(1, round(share * epochs)), epochs)
+    given = {
+        "learning_rate": method.learning_rate,
+        **method.settings,
+        "align_epochs": first if share else 0,
+        "tune_epochs": epochs - first,
+    }
+    return Recipe.preset(method.preset, **{**given, **settings})
