@@ -100,14 +100,14 @@ def _obstacle(run: Run) -> str:
     recipe, trainer = run.recipe, run.trainer
     random = [name for name in ("flip", "crop", "randaugment", "drop_path") if getattr(recipe, name)]
     if random:
-        return f"{' and '.join(random)} changes them"
+        return f"{' and '.join(random)} change{'s' * (len(random) == 1)} them"
     if len(run.attachment.heads) > 1:
         return "the model has several heads"
     if trainer.processes.count > 1:
         return "several processes share the images"
     if _size(run) > recipe.cache_mb << 20:
         return f"they take more than {recipe.cache_mb} MB"
-    return "" if _head_tells_all(run) else "the model does more in training than to feed its head"
+    return "" if _head_tells_all(run) else "the model does more in training than feed its head"
 
 
 def _head_tells_all(run: Run) -> bool:
@@ -189,7 +189,7 @@ def _write(path: Path, run: Run, shape: tuple[int, int]) -> None:
     with replaced(own) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
         for rows in _rows(run):
-            file.write(rows.numpy().data)
+            file.write(rows.numpy().tobytes())
     os.replace(own, path)
 
 

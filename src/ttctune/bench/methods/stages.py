@@ -83,6 +83,10 @@ def places(run: Run, method: str, kinds: Iterable[str]) -> tuple[Site, ...]:
         BackboneError: The family lacks one, or never calls its layer.
     """
     backbone, description = run.attachment.backbone, run.trainer.description
+    kinds = tuple(kinds)
+    missing = [kind for kind in kinds if kind not in backbone.family.kinds]
+    if missing:
+        raise refused(method, run, f"no site {' or '.join(missing)} in its blocks", "a family that has it")
     try:
         sites = backbone.sites(kinds)
         verify_sites(run.attachment.model, sites, (description.channels, description.height, description.width))

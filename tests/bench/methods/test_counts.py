@@ -1,0 +1,53 @@
+"""Numbers of parameters on ViT-B/16, built on torch's meta device, against the published ones."""
+
+import pytest
+import torch
+from tests.bench.runs import shell_run
+
+from ttctune.backbone.model import Backbone
+from ttctune.backbone.opening import open_shell
+from ttctune.bench.methods import METHODS
+from ttctune.bench.methods.adaptformer import adaptformer
+from ttctune.bench.methods.lora import lora
+from ttctune.bench.methods.own_parameters import bitfit, full, norm
+from ttctune.bench.methods.ssf import ssf
+from ttctune.bench.methods.stages import Put, count
+from ttctune.bench.methods.vpt import vpt
+
+
+@pytest.fixture(scope="module")
+def vit_base() -> Backbone:
+    return open_shell("vit_base_patch16_224")
+
+
+@pytest.mark.parametrize(
+    ("put", "dial", "exact", "published"),
+    [
+        (norm, {}, 38_400, "0.04"),
+        (bitfit, {}, 102_912, "0.10"),
+        (full, {}, 85_798_656, "85.80"),
+        (lora, {"rank": 8}, 294_912, "0.29"),
+        (ssf, {}, 205_824, "0.21"),  # printed as 0.205 and as 0.20
+        (adaptformer, {"width": 8}, 156_768, "0.16"),
+        (adaptformer, {"width": 64}, 1_189_632, "1.19"),
+        (vpt, {"prompts": 50}, 460_800, "0.46"),  # the printed 0.53 is a mean over lengths that were searched
+    ],
+)
+def test_a_method_adds_what_is_published(
+    vit_base: Backbone, put: Put, dial: dict[str, int], exact: int, published: str
+) -> None:
+    parameters = count(put(shell_run(vit_base, METHODS["norm"]), **dial))
+    assert parameters == exact
+    assert f"{parameters / 1e6:.2f}" == published
+
+
+@pytest.mark.parametrize(
+    ("method", "channels", "norms"), [("sct", 111_744, 0), ("paper", 111_744, 38_400), ("ttc", 889_344, 38_400)]
+)
+def test_maps_count_what_their_channels_say(vit_base: Backbone, method: str, channels: int, norms: int) -> None:
+    run = shell_run(vit_base, METHODS[method])
+    first = {site.name: torch.arange(run.recipe.channels_of(site.width)) for site in run.sites}
+    run.attachment.tune(run.sites, first, run.recipe.form)
+    counts = run.attachment.parameter_counts()
+    assert counts["channels"] == channels
+    assert norms in (0, counts["norms"])
