@@ -107,13 +107,15 @@ def _obstacle(run: Run) -> str:
         return "several processes share the images"
     if _size(run) > recipe.cache_mb << 20:
         return f"they take more than {recipe.cache_mb} MB"
-    return "" if _head_tells_all(run) else "the model does more in training than feed its head"
+    alike = trainer.within_memory(lambda: _head_tells_all(run), recipe.batch_size)
+    return "" if alike else "the model does more in training than feed its head"
 
 
 def _head_tells_all(run: Run) -> bool:
-    """Whether, on the first batch, the model in training gives what its head makes of its inputs in evaluation."""
+    """Whether, on the first images, the model in training gives what its head makes of its inputs in evaluation."""
     trainer = run.trainer
-    pictures, _ = next(iter(trainer.images.batches(trainer.recipe.batch_size)))
+    size = max(1, trainer.recipe.batch_size // trainer.accumulation)
+    pictures, _ = next(iter(trainer.images.batches(size)))
     inputs = trainer.inputs(pictures)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())

@@ -1,6 +1,7 @@
 """Where each method acts, how it begins, and which families it refuses."""
 
 import copy
+import sys
 
 import pytest
 import timm.layers
@@ -20,6 +21,8 @@ from ttctune.bench.methods.vpt import vpt
 from ttctune.errors import BackboneError, PackageError, SiteError
 from ttctune.images.batches import LabelledImages
 from ttctune.method.importance import score
+from ttctune.run import settle
+from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.stochastic_depth import stochastic_depth
 
 FAMILIES = ("vit", "vit_registers", "vit_siglip", "deit_distilled", "swin")
@@ -108,6 +111,17 @@ def test_a_copy_of_a_prompted_model_reads_its_own_prompts() -> None:
     assert not torch.allclose(outputs(run), before, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["lora", "ssf", "adaptformer", "vpt", "sct"])
+def test_a_method_trains_in_bfloat16_about_as_in_float32(method: str) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = prepared(method, precision=precision)
+        settle(run, Checkpoint())
+        METHODS[method].train(run)
+        losses.append(run.state.history[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
+
+
 @pytest.mark.parametrize("put", [lora, ssf, adaptformer, vpt])
 def test_stochastic_depth_reaches_the_blocks_of_an_adapted_model(put: Put) -> None:
     run = prepared("norm")
@@ -188,6 +202,6 @@ def test_bitfit_is_refused_where_no_layer_has_a_bias() -> None:
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(PackageError, match=r"ttctune\[bench\]"):
         lora(prepared("lora"))
