@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,31 +168,32 @@ def _kept(run: Run, folder: Path) -> Tensor:
     path = folder / f"features-{_key(run)}.npy"
     shape = (len(run.trainer.images), _head(run).in_features)
     values = _read(path, shape)
-    if values is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _make_room(folder, (run.recipe.cache_mb << 20) - _size(run))
-            _write(path, run, shape)
-        except OSError as error:
-            if isinstance(error, FolderError):
-                raise
-            reason = error.strerror or error
-            raise FolderError(
-                f"features cannot be kept in {folder} ({reason})", "a folder to write into", "choose another"
-            ) from error
-        values = _read(path, shape)
-        if values is None:
-            raise FolderError(f"{path} cannot be read back", "the features just written", "check the disk")
-    return values
+    if values is not None:
+        return values
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _make_room(folder, (run.recipe.cache_mb << 20) - _size(run))
+        return _written(path, run, shape)
+    except OSError as error:
+        if isinstance(error, FolderError):
+            raise
+        given = f"features cannot be kept in {folder} ({error.strerror or error})"
+        raise FolderError(given, "a folder to write into", "choose another") from error
 
 
-def _write(path: Path, run: Run, shape: tuple[int, int]) -> None:
+def _written(path: Path, run: Run, shape: tuple[int, int]) -> Tensor:
+    """Compute the features into the file, and map it."""
     own = path.with_name(f"{path.stem}.{os.getpid()}")  # another job may be writing the same features
     with replaced(own) as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
         for rows in _rows(run):
             file.write(rows.numpy().tobytes())
+    values = _read(own, shape)  # before others see it, who might remove it to make room
+    if values is None:
+        raise FolderError(f"{own} cannot be read back", "the features just written", "check the disk")
     os.replace(own, path)
+    return values
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
@@ -208,9 +209,12 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 
 def _make_room(folder: Path, left: int) -> None:
     """Remove the least recently used features until the others take no more than `left` bytes."""
-    files = sorted(((f.stat(), f) for f in folder.glob("features-*")), key=lambda pair: pair[0].st_mtime, reverse=True)
-    for status, file in files:
-        left -= status.st_size
+    known: list[tuple[float, int, Path]] = []
+    for file in folder.glob("features-*"):
+        with suppress(FileNotFoundError):  # another job makes room too
+            known.append((file.stat().st_mtime, file.stat().st_size, file))
+    for _, size, file in sorted(known, reverse=True):
+        left -= size
         if left < 0:
             file.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,3 +157,8 @@ def test_a_dial_that_is_not_there_or_beyond_its_bounds_is_refused() -> None:
         METHODS["vpt"].at(2.5)
     with pytest.raises(RecipeError, match="channels"):
         recipe_for(METHODS["ttc"].at(-1), 2)
+
+
+def test_only_the_linear_probe_takes_a_folder_for_features(tmp_path: Path) -> None:
+    keeping = {name for name, method in METHODS.items() if method.with_features(tmp_path) is not method}
+    assert keeping == {"linear"}
