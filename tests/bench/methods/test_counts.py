@@ -41,13 +41,9 @@ def test_a_method_adds_what_is_published(
     assert f"{parameters / 1e6:.2f}" == published
 
 
-@pytest.mark.parametrize(
-    ("method", "channels", "norms"), [("sct", 111_744, 0), ("paper", 111_744, 38_400), ("ttc", 889_344, 38_400)]
-)
-def test_maps_count_what_their_channels_say(vit_base: Backbone, method: str, channels: int, norms: int) -> None:
+@pytest.mark.parametrize(("method", "channels"), [("sct", 111_744), ("paper", 111_744), ("ttc", 889_344)])
+def test_maps_count_what_their_channels_say(vit_base: Backbone, method: str, channels: int) -> None:
     run = shell_run(vit_base, METHODS[method])
     first = {site.name: torch.arange(run.recipe.channels_of(site.width)) for site in run.sites}
     run.attachment.tune(run.sites, first, run.recipe.form)
-    counts = run.attachment.parameter_counts()
-    assert counts["channels"] == channels
-    assert norms in (0, counts["norms"])
+    assert run.attachment.parameter_counts()["channels"] == channels
