@@ -66,6 +66,10 @@ class AdapterError(TtcError, ValueError):
     """An adapter folder is damaged, too new, or made for another backbone."""
 
 
+class RecordError(TtcError, ValueError):
+    """A record of a benchmark is damaged, of another format, or contradicts itself."""
+
+
 class FolderError(TtcError, OSError):
     """An output folder cannot be used as it is."""
 
