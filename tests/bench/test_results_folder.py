@@ -9,7 +9,7 @@ from ttctune.bench.record import write_record
 from ttctune.bench.results_folder import Header, read_header, read_records, results_folder
 from ttctune.errors import FolderError, RecordError
 
-HEADER = Header(suite="folder", split="val", model="vit", epochs=5)
+HEADER = Header(suite="folder", split="val", model="vit", backbone_digest="b1", epochs=5)
 
 
 def test_a_folder_is_made_and_then_opened_again_by_the_same_header(tmp_path):
@@ -20,7 +20,7 @@ def test_a_folder_is_made_and_then_opened_again_by_the_same_header(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("suite", "vtab"), ("split", "test"), ("model", "deit"), ("epochs", 6), ("weights", "w"), ("trials", 12)],
+    [("suite", "vtab"), ("split", "test"), ("model", "deit"), ("epochs", 6), ("precision", "bf16"), ("trials", 12)],
 )
 def test_results_of_another_suite_are_left_alone(tmp_path, name, value):
     with results_folder(tmp_path, HEADER):

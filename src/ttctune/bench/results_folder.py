@@ -28,7 +28,7 @@ class Header(BaseModel):
         suite: "vtab" or "folder".
         split: "val", "test" or "cv".
         model: Name of the backbone.
-        weights: SHA-256 of the weights' file; None for the model's own.
+        backbone_digest: SHA-256 of its tensors.
         epochs: In all.
         image_size: Side of the pictures in pixels; None for the model's own.
         precision: As asked for.
@@ -40,7 +40,7 @@ class Header(BaseModel):
     suite: SuiteName
     split: SplitName
     model: str
-    weights: str | None = None
+    backbone_digest: str
     epochs: int = Field(ge=1)
     image_size: int | None = Field(None, ge=1)
     precision: str = "fp32"

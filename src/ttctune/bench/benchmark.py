@@ -1,0 +1,108 @@
+"""A benchmark, from its arguments to what became of every job."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from ttctune.backbone.model import Backbone
+from ttctune.bench.engine import Engine
+from ttctune.bench.engine_local import LocalEngine
+from ttctune.bench.engine_ray import RayEngine
+from ttctune.bench.grid import Conditions, Job, check_methods, jobs_of
+from ttctune.bench.progress import Progress
+from ttctune.bench.record import SplitName, SuiteName
+from ttctune.bench.results_folder import Header, results_folder
+from ttctune.bench.run_job import opened
+from ttctune.bench.runner import Outcome, run_grid
+from ttctune.bench.search import Search
+from ttctune.bench.suites import tasks_of
+from ttctune.machine import usable_cores
+from ttctune.method.attachment import attach
+from ttctune.training.device import find_device
+
+
+def benchmark(
+    suite: SuiteName,
+    root: Path,
+    methods: Iterable[str],
+    model: str,
+    folder: Path,
+    *,
+    weights: Path | None = None,
+    seeds: int = 1,
+    split: SplitName = "val",
+    epochs: int = 20,
+    image_size: int | None = None,
+    precision: str = "fp32",
+    trials: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    jobs: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    address: str | None = None,
+    gpus: float = 0.0,
+    quiet: bool = False,
+) -> Outcome:
+    """Do every job of tasks x methods x seeds (x folds) that has no result yet; each leaves one file in `folder`.
+
+    Args:
+        suite: "vtab", or "folder": any folders of tasks.
+        root: Where the tasks are.
+        methods: Keys of `METHODS`.
+        model: timm name or local-dir:FOLDER.
+        folder: Of results: absent, empty, or with results of the same suite, split, model, ... to go on with.
+        weights: A weights file for the model, instead of timm's hub.
+        seeds: How many, from 0.
+        split: "val" (train on train), "test" (train on train and val, read test once) or "cv" (folds of train and val).
+        epochs: In all, the same for every method.
+        image_size: Side of the pictures in pixels; None takes the model's own.
+        precision: "fp32", "bf16", "fp16" or "auto".
+        trials: Settings that are tried for each method on each task, on val; 0 takes the recipe's.
+        engine: "local": processes of this machine; "ray": a Ray cluster.
+        jobs: How many run at the same time; None is 1 locally, and as many as there is room for on Ray.
+        threads: Of each job; None shares the cores of this machine among the jobs (on Ray: 1).
+        device: "auto", "cpu", "cuda" or "mps".
+        address: Of the Ray cluster; None starts one on this machine.
+        gpus: Share of a GPU that each job asks Ray for.
+        quiet: Show no progress.
+
+    Raises:
+        TtcError: With one line, before anything is done, where no job could be done.
+    """
+    tasks, methods = tasks_of(suite, root), check_methods(methods)
+    local = engine == "local"
+    threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
+    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads)
+    grid = jobs_of(tasks, methods, seeds, split)
+    backbone = _checked(grid, conditions)
+    header = Header(
+        suite=suite,
+        split=split,
+        model=backbone.name,
+        backbone_digest=backbone.digest,
+        epochs=epochs,
+        image_size=image_size,
+        precision=precision,
+        trials=trials,
+    )
+    progress = Progress(quiet)
+    with results_folder(folder, header):
+        search = Search(folder, trials, conditions) if trials else None
+        with _engine(local, conditions, jobs, address, gpus) as where:
+            progress.say(f"{len(tasks)} tasks x {len(methods)} methods: {len(grid)} jobs; {where.title}")
+            return run_grid(grid, conditions, folder, where, progress, search)
+
+
+def _engine(local: bool, conditions: Conditions, jobs: int | None, address: str | None, gpus: float) -> Engine:
+    return LocalEngine(conditions, jobs or 1) if local else RayEngine(conditions, jobs, address, gpus)
+
+
+def _checked(grid: Iterable[Job], conditions: Conditions) -> Backbone:
+    """The backbone, once it is known that it opens, takes pictures of that size, and that the recipes are sound."""
+    find_device(conditions.device)
+    for job in {job.method: job for job in grid}.values():
+        conditions.recipe(job)
+    backbone = opened(conditions.model, conditions.weights)
+    if conditions.image_size:
+        attach(backbone, 2, image_size=(conditions.image_size, conditions.image_size))
+    return backbone

@@ -1,0 +1,158 @@
+"""The grid: tasks x methods x seeds (x folds), each cell one independent job."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from ttctune.bench.methods import METHODS, Method, recipe_for
+from ttctune.bench.record import Record, SplitName, SuiteName, path_of, read_record
+from ttctune.bench.suites import FOLDS, Task
+from ttctune.errors import RecipeError, RecordError
+from ttctune.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One method on one task with one seed; equal to itself alone.
+
+    Attributes:
+        task: The task.
+        split: What is trained on, and what is scored.
+        method: A key of `METHODS`.
+        seed: Of everything that is random.
+        fold: Of split "cv".
+        settings: What differs from the method's own recipe.
+        dial: Of the method's own dial; None leaves it.
+        trials: Settings that were tried to choose these.
+        chosen_by: How these were chosen.
+        trial: Its number in the search for settings, where it is no cell of the grid but a trial.
+    """
+
+    task: Task
+    split: SplitName
+    method: str
+    seed: int
+    fold: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dial: float | None = None
+    trials: int = 0
+    chosen_by: Literal["recipe", "search on val"] = "recipe"
+    trial: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        if self.trial is not None:
+            return f"{self.method} on {self.task.name}, trial {self.trial}"
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.method} on {self.task.name}, seed {self.seed}{fold}"
+
+    @property
+    def study(self) -> str:
+        """The search that chooses its settings: one for a method on a task."""
+        return f"{self.task.name}/{self.method}"
+
+    def path(self, folder: Path) -> Path:
+        """Its file in a results folder."""
+        return folder / path_of(self.task.name, self.method, self.seed, self.fold)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all jobs of a grid share.
+
+    Attributes:
+        suite: "vtab" or "folder".
+        model: timm name or local-dir:FOLDER.
+        weights: File of its weights, instead of timm's hub.
+        epochs: In all, the same for every method.
+        image_size: Side of the pictures in pixels; None for the model's own.
+        precision: "fp32", "bf16", "fp16" or "auto".
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: Of the CPU, for each job.
+    """
+
+    suite: SuiteName
+    model: str
+    weights: Path | None
+    epochs: int
+    image_size: int | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+    threads: int = 1
+
+    def method(self, job: Job) -> Method:
+        """The method of a job, with its dial as the job has it."""
+        method = METHODS[job.method]
+        return method if job.dial is None else method.at(job.dial)
+
+    def recipe(self, job: Job) -> Recipe:
+        """The recipe of a job.
+
+        Raises:
+            RecipeError: A setting is out of bounds or unknown.
+        """
+        shared = {"image_size": self.image_size, "precision": self.precision, "seed": job.seed, "val_fraction": 0.0}
+        return recipe_for(self.method(job), self.epochs, **{**shared, **job.settings})
+
+    def settings(self, job: Job) -> dict[str, Any]:
+        """Recipe and dial of a job, for its record.
+
+        Raises:
+            RecipeError: A setting is out of bounds or unknown.
+        """
+        dial = METHODS[job.method].dial
+        own = {} if dial is None else {dial.name: dial.default if job.dial is None else job.dial}
+        return own | self.recipe(job).model_dump(mode="json")
+
+
+def check_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """The methods named, each once.
+
+    Raises:
+        RecipeError: One is unknown.
+    """
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in METHODS:
+            near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or tuple(METHODS)
+            raise RecipeError(f"method {name[:100]!r}", f"some of {', '.join(METHODS)}", f"try {' or '.join(near)}")
+    return names
+
+
+def jobs_of(tasks: Iterable[Task], methods: Iterable[str], seeds: int, split: SplitName) -> list[Job]:
+    """Every job, seed by seed, so that a grid that is stopped early is a whole table of fewer seeds."""
+    folds = range(FOLDS) if split == "cv" else (None,)
+    cells = product(range(seeds), folds, tasks, methods)
+    return [Job(task, split, method, seed, fold) for seed, fold, task, method in cells]
+
+
+def done_before(job: Job, folder: Path) -> Record | None:
+    """The record that an earlier call left of a job; None where there is none, or the job failed.
+
+    Raises:
+        RecordError: The record is damaged.
+    """
+    path = job.path(folder)
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    return record if record.failed is None else None
+
+
+def check_settings(record: Record, now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to count a record as done that was made with other settings.
+
+    Raises:
+        RecordError: A setting differs; but for `sites`, of which a run keeps those that the family has.
+    """
+    for name in now.keys() & record.settings.keys() - {"sites"}:
+        if now[name] != record.settings[name]:
+            raise RecordError(
+                f"{path} was made with {name} = {record.settings[name]}",
+                f"{now[name]}, as the method has it now",
+                "choose another -o, or remove the file",
+            )

@@ -1,0 +1,178 @@
+"""One job, from the images of a task to a record."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttctune.adapted import BATCH
+from ttctune.backbone.model import Backbone
+from ttctune.backbone.opening import open_backbone
+from ttctune.bench.grid import Conditions, Job
+from ttctune.bench.record import Normalisation, Protocol, Record, packed, packed_names
+from ttctune.bench.suites import TaskData, data_of
+from ttctune.errors import TtcError
+from ttctune.evaluation import outputs_of
+from ttctune.images import ImageSet, open_images
+from ttctune.run import Run, prepare, settle
+from ttctune.training.checkpoint import Checkpoint
+from ttctune.training.device import find_device
+from ttctune.training.precision import by_hand
+from ttctune.training.progress import Reporter
+from ttctune.version import __version__
+
+#: Called with the share of the training that lies behind, 0 to 1.
+Advance = Callable[[float], None]
+
+
+@dataclass
+class Listener(Reporter):
+    """Keeps the epochs of a training, and passes on how far it is; prints nothing.
+
+    Attributes:
+        epochs: In all.
+        advance: Told after each epoch.
+        history: One row an epoch: stage, epoch, loss, accuracy, seconds.
+    """
+
+    quiet: bool = True
+    epochs: int = 1
+    advance: Advance = lambda share: None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def epoch(self, title: str, loss: float, accuracy: float, seconds: float) -> None:
+        """Keep an epoch, whose title is like "tune 3/18"."""
+        stage, _, number = title.rpartition(" ")
+        row = {"stage": stage, "epoch": int(number.partition("/")[0])}
+        self.history.append(row | {"loss": loss, "accuracy": accuracy, "seconds": seconds})
+        self.advance(min(1.0, len(self.history) / self.epochs))
+
+
+def record_of(job: Job, conditions: Conditions, advance: Advance = lambda share: None) -> Record:
+    """Do a job; what makes it fail is in its record, so that no job is lost and none ends another."""
+    try:
+        return _done(job, conditions, advance)
+    except TtcError as error:
+        return failed(job, conditions, str(error))
+    except Exception as error:  # a fault of ours, or of a library: the grid goes on, and its end names it
+        return failed(job, conditions, f"{type(error).__name__}: {error} ({_place_of(error)})")
+
+
+def failed(job: Job, conditions: Conditions, reason: str) -> Record:
+    """The record of a job that has no result."""
+    return Record(**_about(job, conditions), failed=" ".join(reason.split())[:1000])
+
+
+@lru_cache(maxsize=1)
+def opened(model: str, weights: Path | None) -> Backbone:
+    """The backbone, which no method changes, so all jobs of a process share it."""
+    return open_backbone(model, weights)
+
+
+def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
+    place = find_device(conditions.device, conditions.threads)
+    torch.manual_seed(job.seed)
+    method, recipe = conditions.method(job), conditions.recipe(job)
+    listener = Listener(epochs=recipe.align_epochs + recipe.tune_epochs, advance=advance)
+    data = data_of(job.task, job.split, job.fold)
+    backbone = opened(conditions.model, conditions.weights)
+    run = prepare(backbone, data.data, recipe, None, place, listener, None, workers=conditions.threads)
+    settle(run, Checkpoint())
+    start = time.perf_counter()
+    parameters = method.train(run)
+    seconds = time.perf_counter() - start
+    scored = _scored(data, run, conditions.threads)
+    guesses = _guesses(run, scored)
+    return Record(
+        **_about(job, conditions),
+        settings=conditions.settings(job) | {"sites": [*run.recipe.sites]},
+        protocol=_protocol(run, conditions, data),
+        classes=run.images.classes,
+        accuracy=float((guesses == scored.labels.numpy()).mean()),
+        parameters=parameters,
+        head_parameters=run.attachment.parameter_counts()["head"],
+        seconds=seconds,
+        history=tuple(listener.history),
+        labels=packed(scored.labels.numpy()),
+        predictions=packed(guesses),
+        files=packed_names([*data.names]),
+        importance={name: packed(scores.cpu().numpy(), "<f2") for name, scores in run.state.importance.items()} or None,
+        selection={site.name: tuple(t.channels.tolist()) for site, t in run.attachment.tunings.items()} or None,
+    )
+
+
+def _about(job: Job, conditions: Conditions) -> dict[str, Any]:
+    return {
+        "suite": conditions.suite,
+        "task": job.task.name,
+        "group": job.task.group,
+        "split": job.split,
+        "fold": job.fold,
+        "method": job.method,
+        "seed": job.seed,
+        "epochs": conditions.epochs,
+        "trials": job.trials,
+        "chosen_by": job.chosen_by,
+    }
+
+
+def _scored(data: TaskData, run: Run, threads: int) -> ImageSet:
+    """The images to score, which nothing has read before this."""
+    opened = open_images(
+        data.scored,
+        run.trainer.description,
+        val_fraction=0.0,
+        parts=("test",),
+        classes=run.images.classes,
+        threads=threads,
+    )
+    return opened.parts["test"]
+
+
+def _guesses(run: Run, images: ImageSet) -> "np.ndarray[Any, Any]":
+    trainer = run.trainer
+    batches = (pictures for pictures, _ in images.batches(BATCH))
+    plan = by_hand(trainer.scoring_precision.format, trainer.device)
+    logits = torch.cat([*outputs_of(trainer.model, batches, trainer.description, plan)])
+    return logits.argmax(1).numpy()
+
+
+def _protocol(run: Run, conditions: Conditions, data: TaskData) -> Protocol:
+    trainer, description, backbone = run.trainer, run.trainer.description, run.attachment.backbone
+    device = trainer.device
+    return Protocol(
+        image_size=(description.height, description.width),
+        resize=description.resize,
+        normalisation=Normalisation(mean=description.mean, std=description.std),
+        precision=trainer.precision.format,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        epochs=conditions.epochs,
+        model=backbone.name,
+        backbone_digest=backbone.digest,
+        data_digest=data.digest,
+        versions={
+            "ttctune": __version__,
+            "torch": torch.__version__,
+            "timm": version("timm"),
+            "numpy": version("numpy"),
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _place_of(error: Exception) -> str:
+    """File and line where an unexpected error came from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "place unknown"
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"

@@ -1,0 +1,153 @@
+"""The loop that keeps an engine busy until every job has a record."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ttctune.bench.engine import Advanced, Done, Engine, Event, Lost
+from ttctune.bench.grid import Conditions, Job, check_settings, done_before
+from ttctune.bench.progress import Progress
+from ttctune.bench.record import Record, write_record
+from ttctune.bench.run_job import failed
+from ttctune.bench.search import Search
+from ttctune.errors import TrainingError
+
+#: How often a job is started whose worker dies each time; a lost machine does not count.
+ATTEMPTS = 2
+
+
+@dataclass
+class Outcome:
+    """What became of a grid.
+
+    Attributes:
+        before: Records of jobs that an earlier call has done.
+        records: Of those done now, failed ones among them.
+    """
+
+    before: list[Record] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records without a result."""
+        return [record for record in self.records if record.failed is not None]
+
+
+def run_grid(
+    jobs: Sequence[Job],
+    conditions: Conditions,
+    folder: Path,
+    engine: Engine,
+    progress: Progress,
+    search: Search | None = None,
+) -> Outcome:
+    """Do every job that has no result in `folder` yet, and write each record as it comes.
+
+    Args:
+        jobs: The grid.
+        conditions: What all jobs share.
+        folder: Owned by this process.
+        engine: Where jobs are done.
+        progress: Told of everything.
+        search: Chooses the settings of the jobs; None leaves them as they are.
+
+    Raises:
+        RecordError: A record in `folder` is damaged, or was made with other settings.
+        FolderError: The folder cannot be written.
+    """
+    outcome, todo = Outcome(), []
+    for job in jobs:
+        record = done_before(job, folder)
+        if record is None:
+            todo.append(job)
+            continue
+        if not record.trials:
+            check_settings(record, conditions.settings(job), job.path(folder))
+        outcome.before.append(record)
+    progress.begin(todo, outcome.before, engine.slots)
+    try:
+        _Loop(conditions, folder, engine, progress, search, outcome).run(todo)
+    finally:
+        progress.stop()
+    return outcome
+
+
+class _Loop:
+    """The state of a grid that runs."""
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+        search: Search | None,
+        outcome: Outcome,
+    ) -> None:
+        self.conditions, self.folder, self.engine, self.progress = conditions, folder, engine, progress
+        self.search, self.outcome = search, outcome
+        self.queue: deque[Job] = deque()
+        self.waiting: dict[str, list[Job]] = {}
+        self.lost: Counter[Job] = Counter()
+
+    def run(self, todo: Sequence[Job]) -> None:
+        if self.search is None:
+            self.queue.extend(todo)
+        else:
+            for job in todo:
+                self.waiting.setdefault(job.study, []).append(job)
+            for study, (first, *_) in [*self.waiting.items()]:
+                self.progress.expect(first.method, self.search.left(first))
+                self._go_on(study)
+        running = 0
+        while self.queue or running:
+            while self.queue and running < self.engine.slots:
+                job = self.queue.popleft()
+                self.engine.start(job)
+                self.progress.started(job)
+                running += 1
+            for event in self.engine.wait():
+                running -= not isinstance(event, Advanced)
+                self._heard(event)
+
+    def _heard(self, event: Event) -> None:
+        job = event.job
+        if isinstance(event, Advanced):
+            self.progress.advanced(job, event.share)
+        elif isinstance(event, Done):
+            self._ended(job, event.record)
+        elif self._may_try_again(event):
+            self.progress.lost(job, event.reason)
+            self.queue.appendleft(job)
+        else:
+            reason = f"its worker died {ATTEMPTS} times; the last time {event.reason}"
+            self._ended(job, failed(job, self.conditions, reason))
+
+    def _may_try_again(self, event: Lost) -> bool:
+        self.lost[event.job] += not event.with_machine
+        return self.lost[event.job] < ATTEMPTS
+
+    def _ended(self, job: Job, record: Record) -> None:
+        self.progress.ended(job, record)
+        if job.trial is None or self.search is None:
+            write_record(self.folder, record)
+            self.outcome.records.append(record)
+        else:
+            self.search.tell(job, record)
+            self._go_on(job.study)
+
+    def _go_on(self, study: str) -> None:
+        """Queue the next trial of a search; after the last, the jobs that waited for it."""
+        assert self.search is not None
+        waiting = self.waiting[study]
+        trial = self.search.next_trial(waiting[0])
+        if trial is not None:
+            self.queue.append(trial)
+            return
+        for job in self.waiting.pop(study):
+            try:
+                self.queue.append(self.search.settled(job))
+            except TrainingError as error:
+                self._ended(job, failed(job, self.conditions, str(error)))

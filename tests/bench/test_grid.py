@@ -1,0 +1,50 @@
+"""The grid: which jobs there are, and which of them are done."""
+
+import pytest
+from tests.bench.records import record
+from tests.bench.tasks import conditions
+
+from ttctune.bench.grid import Job, check_methods, check_settings, done_before, jobs_of
+from ttctune.bench.record import write_record
+from ttctune.bench.suites import FOLDS
+from ttctune.errors import RecipeError, RecordError
+
+
+def test_a_grid_stopped_early_is_a_whole_table_of_fewer_seeds(tasks):
+    jobs = jobs_of(tasks, ["linear", "norm"], 3, "val")
+    assert [job.seed for job in jobs] == [0] * 4 + [1] * 4 + [2] * 4
+    assert len({job.path(tasks[0].path) for job in jobs}) == 12
+
+
+def test_cross_validation_has_a_job_for_each_fold(tasks):
+    jobs = jobs_of(tasks, ["linear"], 2, "cv")
+    assert len(jobs) == 2 * 2 * FOLDS
+    assert {job.fold for job in jobs} == set(range(FOLDS))
+
+
+def test_an_unknown_method_is_answered_with_near_names():
+    assert check_methods(["ttc", "linear", "ttc"]) == ("ttc", "linear")
+    with pytest.raises(RecipeError, match="try linear"):
+        check_methods(["ttc", "linaer"])
+
+
+def test_a_failed_job_is_not_done(tmp_path, tasks):
+    job = Job(tasks[0], "val", "norm", 0)
+    assert done_before(job, tmp_path) is None
+    write_record(tmp_path, record(task="ants", failed="it broke"))
+    assert done_before(job, tmp_path) is None
+    write_record(tmp_path, record(task="ants"))
+    assert done_before(job, tmp_path) == record(task="ants")
+
+
+def test_a_record_made_with_other_settings_does_not_count(tmp_path):
+    check_settings(record(), {"learning_rate": 0.01, "batch_size": 32}, tmp_path)
+    with pytest.raises(RecordError, match=r"made with learning_rate = 0\.01; expected 0\.02"):
+        check_settings(record(), {"learning_rate": 0.02}, tmp_path)
+
+
+def test_the_record_of_a_job_says_where_its_dial_stood(tasks, model):
+    own, other = (Job(tasks[0], "val", "ttc", 0, dial=dial) for dial in (None, 0.5))
+    assert conditions(model).settings(own)["channels"] == 0.25
+    assert conditions(model).settings(other)["channels"] == 0.5
+    assert conditions(model).recipe(other).channels == 0.5

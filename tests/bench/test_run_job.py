@@ -1,0 +1,90 @@
+"""One job: a full record, or one that says why it has no result."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.bench.tasks import conditions
+
+from ttctune.bench import run_job
+from ttctune.bench.grid import Job
+from ttctune.bench.record import unpacked, unpacked_names
+from ttctune.bench.run_job import record_of
+
+
+@pytest.fixture(scope="module")
+def job(tasks):
+    return Job(tasks[0], "val", "ttc", 1)
+
+
+def test_a_record_says_all_there_is_to_say(job, model):
+    shares: list[float] = []
+    record = record_of(job, conditions(model), shares.append)
+    assert record.failed is None and record.protocol is not None
+    labels, guesses = (unpacked(text) for text in (record.labels, record.predictions))
+    assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert record.accuracy == np.mean(labels == guesses)
+    assert unpacked_names(record.files)[0] == "val/class0/000.png"
+    assert record.classes == ("class0", "class1", "class2")
+    assert (record.task, record.split, record.seed, record.epochs) == ("ants", "val", 1, 2)
+    assert [(row["stage"], row["epoch"]) for row in record.history] == [("align", 1), ("tune", 1)]
+    assert shares == [0.5, 1.0]
+    assert record.parameters == 5 * 2 * 32 + 2 * 2 * (8 * 8 + 8) and record.head_parameters == 3 * 33
+    scores = {site: unpacked(text, "<f2") for site, text in record.importance.items()}
+    assert scores.keys() == record.selection.keys() and len(scores) == 4
+    for site, chosen in record.selection.items():
+        assert len(chosen) == 8 and min(scores[site][list(chosen)]) >= np.sort(scores[site])[-8]
+    assert record.settings["seed"] == 1 and record.settings["channels"] == 0.25
+    assert record.protocol.model == model and record.protocol.image_size == (32, 32)
+    assert record.protocol.normalisation.mean == (0.5, 0.5, 0.5)
+    assert record.protocol.threads == 1 and record.protocol.precision == "fp32"
+    assert {"torch", "timm", "ttctune", "python", "numpy"} == record.protocol.versions.keys()
+
+
+def test_a_job_done_again_gives_the_same_record_but_for_the_clock(job, model):
+    first, second = (record_of(job, conditions(model)) for _ in range(2))
+    timeless = [
+        r.model_copy(update={"seconds": 0.0, "history": [{**row, "seconds": 0} for row in r.history]})
+        for r in (first, second)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_what_a_person_did_wrong_is_the_reason_of_a_failed_job(job, model, tmp_path):
+    task = replace(job.task, path=tmp_path / "gone")
+    record = record_of(replace(job, task=task), conditions(model))
+    assert record.accuracy is None and "gone" in record.failed
+    record = record_of(replace(job, settings={"learning_rate": 10.0, "batch_size": 0}), conditions(model))
+    assert "batch_size" in record.failed
+
+
+def test_an_error_that_nobody_foresaw_is_told_with_its_place(job, model, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("of a library\nover two lines")
+
+    monkeypatch.setattr(run_job, "data_of", broken)
+    record = record_of(job, conditions(model))
+    assert record.failed.startswith("ZeroDivisionError: of a library over two lines (test_run_job.py, line ")
+
+
+def test_the_scored_images_are_read_when_training_is_over(job, model, monkeypatch):
+    order = []
+    original = run_job._scored
+
+    def scored(data, run, threads):
+        order.append(len(run.state.history))
+        return original(data, run, threads)
+
+    monkeypatch.setattr(run_job, "_scored", scored)
+    assert record_of(job, conditions(model)).failed is None
+    assert order == [2]
+
+
+def test_jobs_of_a_process_share_one_backbone(job, model):
+    record_of(job, conditions(model))
+    backbone = run_job.opened(model, None)
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    record_of(replace(job, method="full"), conditions(model))
+    assert run_job.opened(model, None) is backbone
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.model.state_dict().items())
