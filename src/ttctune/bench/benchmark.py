@@ -16,6 +16,7 @@ from ttctune.bench.run_job import opened
 from ttctune.bench.runner import Outcome, run_grid
 from ttctune.bench.search import Search
 from ttctune.bench.suites import tasks_of
+from ttctune.errors import RecipeError
 from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
 from ttctune.training.device import find_device
@@ -69,8 +70,11 @@ def benchmark(
     Raises:
         TtcError: With one line, before anything is done, where no job could be done.
     """
-    tasks, methods = tasks_of(suite, root), check_methods(methods)
     local = engine == "local"
+    if local and (address or gpus):
+        given = f"--address {address}" if address else f"--gpus {gpus:g}"
+        raise RecipeError(f"{given} with --engine local", "--engine ray", "add --engine ray, or leave it out")
+    tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads)
     grid = jobs_of(tasks, methods, seeds, split)

@@ -113,9 +113,11 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
     """The methods named, each once.
 
     Raises:
-        RecipeError: One is unknown.
+        RecipeError: One is unknown, or there is none.
     """
     names = tuple(dict.fromkeys(names))
+    if not names:
+        raise RecipeError("no methods", f"some of {', '.join(METHODS)}", "name one or more with --methods")
     for name in names:
         if name not in METHODS:
             near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or tuple(METHODS)

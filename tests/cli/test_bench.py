@@ -1,0 +1,126 @@
+"""`ttctune bench`: what it refuses, and what it says when all is done."""
+
+import json
+
+import pytest
+from tests.bench.tasks import Here, conditions, write_tasks
+from tests.run_helpers import save_model
+
+from ttctune.bench.engine import Done
+from ttctune.bench.grid import Conditions
+from ttctune.bench.run_job import failed
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture
+def bench(ttctune, tmp_path, root, model):
+    """The command on two tasks, with flags on top."""
+
+    def run(*more, root=root, model=model, methods="linear,norm"):
+        flags = ["--suite", "folder", "--root", root, "--model", model, "--methods", methods, "--epochs", "2"]
+        return ttctune("bench", *flags, "-o", tmp_path / "out", *more)
+
+    return run
+
+
+@pytest.fixture
+def imagined(monkeypatch):
+    """Jobs that are done without processes and without training; those on bees fail."""
+
+    def instead(job):
+        return Done(job, failed(job, engine.conditions, "a loss of nan")) if job.task.name == "bees" else None
+
+    engine = Here(conditions("vit"), instead=instead)
+
+    def engines(conditions: Conditions, jobs: int) -> Here:
+        engine.conditions = conditions
+        return engine
+
+    monkeypatch.setattr("ttctune.bench.benchmark.LocalEngine", engines)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--suite", "vtab1k"], "--suite vtab1k; expected vtab or folder"),
+        (["--root", "/nowhere"], "/nowhere"),
+        (["--methods", "linaer"], "try linear"),
+        (["--methods", ","], "no methods"),
+        (["--model", "deit_tiny_patch16_225"], "deit_tiny_patch16_224"),
+        (["--weights", "/nowhere"], "/nowhere"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--epochs", "-1"], "--epochs -1"),
+        (["--image-size", "33"], "image_size 33"),
+        (["--precision", "fp8"], "precision"),
+        (["--split", "train"], "--split train"),
+        (["--trials", "few"], "--trials few"),
+        (["--engine", "slurm"], "local or ray"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--gpus", "-1"], "--gpus -1"),
+        (["--device", "tpu"], "device 'tpu'"),
+        (["--address", "x:1"], "--engine ray"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_value_is_one_line_and_leaves_nothing(bench, tmp_path, flags, reason):
+    done = bench(*flags)
+    lines = done.err.splitlines()
+    assert (done.code, done.out) == (1, "") and len(lines) == 1, done
+    assert lines[0].startswith("ttctune: ") and reason in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_refused_untouched(bench, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    done = bench()
+    assert done.code == 1 and "holds no results" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_failed_jobs_are_listed_and_the_exit_code_says_so(bench, imagined, tmp_path):
+    done = bench("--seeds", "2")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert "4 jobs done, 0 done before, 4 failed" in done.err
+    rows = [line.split(maxsplit=1) for line in done.out.splitlines() if line.startswith("bees")]
+    assert rows == [[f"bees/{m}/seed{s}", "a loss of nan"] for s in range(2) for m in ("linear", "norm")]
+    imagined.instead = lambda job: None
+    done = bench("--seeds", "2", "--json", "--quiet")
+    assert done.code == 0 and done.err == ""
+    assert done.json == {"folder": str(tmp_path / "out"), "done": 4, "done_before": 4, "failed": []}
+
+
+def test_the_results_of_another_split_are_refused(bench, imagined, tmp_path):
+    bench()
+    before = (tmp_path / "out" / "suite.json").read_text()
+    done = bench("--split", "test")
+    assert done.code == 1 and "split test; expected val, as the results in" in done.err
+    assert (tmp_path / "out" / "suite.json").read_text() == before
+    assert json.loads(before)["format"] == 1
+
+
+def test_another_model_of_the_same_name_is_refused(bench, imagined, tmp_path):
+    from tests.models import tiny
+
+    name = save_model(tmp_path / "model", tiny("vit", seed=0, num_classes=0))
+    bench(model=name)
+    save_model(tmp_path / "model", tiny("vit", seed=1, num_classes=0))
+    from ttctune.bench.run_job import opened
+
+    opened.cache_clear()
+    done = bench(model=name)
+    assert done.code == 1 and "backbone digest" in done.err
+
+
+@pytest.mark.slow
+def test_the_whole_command_in_processes_of_its_own(bench, tmp_path, root):
+    done = bench("--jobs", "2", "--methods", "ttc", "--trials", "2")
+    assert done.code == 0, done
+    record = json.loads((tmp_path / "out/ants/ttc/seed0.json").read_text())
+    assert record["chosen_by"] == "search on val" and record["trials"] == 2
+    assert (tmp_path / "out/search.journal").is_file()
