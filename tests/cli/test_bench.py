@@ -64,6 +64,7 @@ def imagined(monkeypatch):
         (["--gpus", "-1"], "--gpus -1"),
         (["--device", "tpu"], "device 'tpu'"),
         (["--address", "x:1"], "--engine ray"),
+        (["--trials", "3", "--settings", "x.toml"], "leave the other out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -93,6 +94,40 @@ def test_failed_jobs_are_listed_and_the_exit_code_says_so(bench, imagined, tmp_p
     done = bench("--seeds", "2", "--json", "--quiet")
     assert done.code == 0 and done.err == ""
     assert done.json == {"folder": str(tmp_path / "out"), "done": 4, "done_before": 4, "failed": []}
+
+
+def test_settings_chosen_beforehand_stand_in_the_records(bench, imagined, tmp_path):
+    file = tmp_path / "chosen.toml"
+    file.write_text("[norm]\nlearning_rate = 0.003\ntrials = 4\n[ttc]\nchannels = 0.5\n")
+    imagined.instead = lambda job: None
+    assert bench("--settings", file, methods="linear,norm,ttc").code == 0
+    record = {name: json.loads((tmp_path / f"out/ants/{name}/seed0.json").read_text()) for name in ("norm", "ttc")}
+    assert record["norm"]["settings"]["learning_rate"] == 0.003
+    assert (record["norm"]["trials"], record["norm"]["chosen_by"]) == (4, "search on val")
+    assert record["ttc"]["settings"]["channels"] == 0.5 and record["ttc"]["chosen_by"] == "recipe"
+    file.write_text("[norm]\nlearning_rate = 0.001\n")
+    done = bench("--settings", file)
+    assert done.code == 1 and "made with learning_rate = 0.003; expected 0.001" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("learning_rate = 1", "a table [METHOD]"),
+        ("[linaer]", "linaer"),
+        ("[norm]\nlearning_rat = 1", "learning_rat"),
+        ("[norm]\nlearning_rate = -1", "learning_rate"),
+        ("[norm]\ntrials = -1", "trials = -1"),
+        ("[ttc]\nchannels = 'many'", "channels = 'many'"),
+        ("[ttc]\nchannels = -1", "channels"),
+        ("[", "Invalid initial character"),
+    ],
+)
+def test_a_file_of_settings_that_is_wrong_is_refused(bench, tmp_path, text, reason):
+    (tmp_path / "chosen.toml").write_text(text)
+    done = bench("--settings", tmp_path / "chosen.toml", methods="norm,ttc")
+    assert (done.code, len(done.err.splitlines())) == (1, 1) and reason in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_results_of_another_split_are_refused(bench, imagined, tmp_path):

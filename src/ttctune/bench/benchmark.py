@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ttctune.backbone.model import Backbone
+from ttctune.bench.chosen import read_chosen
 from ttctune.bench.engine import Engine
 from ttctune.bench.engine_local import LocalEngine
 from ttctune.bench.engine_ray import RayEngine
@@ -36,6 +37,7 @@ def benchmark(
     image_size: int | None = None,
     precision: str = "fp32",
     trials: int = 0,
+    settings: Path | None = None,
     engine: Literal["local", "ray"] = "local",
     jobs: int | None = None,
     threads: int | None = None,
@@ -59,6 +61,7 @@ def benchmark(
         image_size: Side of the pictures in pixels; None takes the model's own.
         precision: "fp32", "bf16", "fp16" or "auto".
         trials: Settings that are tried for each method on each task, on val; 0 takes the recipe's.
+        settings: TOML file of settings that were chosen beforehand, with a table for each method.
         engine: "local": processes of this machine; "ray": a Ray cluster.
         jobs: How many run at the same time; None is 1 locally, and as many as there is room for on Ray.
         threads: Of each job; None shares the cores of this machine among the jobs (on Ray: 1).
@@ -74,10 +77,13 @@ def benchmark(
     if local and (address or gpus):
         given = f"--address {address}" if address else f"--gpus {gpus:g}"
         raise RecipeError(f"{given} with --engine local", "--engine ray", "add --engine ray, or leave it out")
+    if trials and settings:
+        raise RecipeError(f"--trials {trials} with --settings", "one of them", "leave the other out")
     tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads)
-    grid = jobs_of(tasks, methods, seeds, split)
+    chosen = read_chosen(settings, methods) if settings else None
+    grid = jobs_of(tasks, methods, seeds, split, chosen)
     backbone = _checked(grid, conditions)
     header = Header(
         suite=suite,

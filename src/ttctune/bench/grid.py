@@ -125,11 +125,26 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def jobs_of(tasks: Iterable[Task], methods: Iterable[str], seeds: int, split: SplitName) -> list[Job]:
-    """Every job, seed by seed, so that a grid that is stopped early is a whole table of fewer seeds."""
+def jobs_of(
+    tasks: Iterable[Task],
+    methods: Iterable[str],
+    seeds: int,
+    split: SplitName,
+    chosen: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Job]:
+    """Every job, seed by seed, so that a grid that is stopped early is a whole table of fewer seeds.
+
+    Args:
+        tasks: The tasks.
+        methods: Keys of `METHODS`.
+        seeds: How many, from 0.
+        split: Of every job; "cv" makes a job of each fold.
+        chosen: Method -> what else its jobs have, by `read_chosen`.
+    """
+    chosen = chosen or {}
     folds = range(FOLDS) if split == "cv" else (None,)
     cells = product(range(seeds), folds, tasks, methods)
-    return [Job(task, split, method, seed, fold) for seed, fold, task, method in cells]
+    return [Job(task, split, method, seed, fold, **chosen.get(method, {})) for seed, fold, task, method in cells]
 
 
 def done_before(job: Job, folder: Path) -> Record | None:

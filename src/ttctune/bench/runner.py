@@ -63,7 +63,7 @@ def run_grid(
         if record is None:
             todo.append(job)
             continue
-        if not record.trials:
+        if search is None:
             check_settings(record, conditions.settings(job), job.path(folder))
         outcome.before.append(record)
     progress.begin(todo, outcome.before, engine.slots)
@@ -130,12 +130,14 @@ class _Loop:
         return self.lost[event.job] < ATTEMPTS
 
     def _ended(self, job: Job, record: Record) -> None:
-        self.progress.ended(job, record)
+        """Keep a record, and only then say that the job is done."""
         if job.trial is None or self.search is None:
             write_record(self.folder, record)
             self.outcome.records.append(record)
+            self.progress.ended(job, record)
         else:
             self.search.tell(job, record)
+            self.progress.ended(job, record)
             self._go_on(job.study)
 
     def _go_on(self, study: str) -> None:

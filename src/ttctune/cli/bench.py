@@ -44,6 +44,13 @@ def command(
         str,
         typer.Option(help="Settings to try for each method on each task, on val alone; 0: the recipe's.", metavar="N"),
     ] = "0",
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of settings chosen beforehand: tables [METHOD] with learning_rate = X, trials = N, ...",
+            metavar="FILE",
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.", metavar="NAME")
     ] = "local",
@@ -80,6 +87,7 @@ def command(
         image_size=None if image_size is None else whole_number("--image-size", image_size),
         precision=precision,
         trials=whole_number("--trials", trials, least=0),
+        settings=settings,
         engine=_one_of("--engine", engine, ("local", "ray")),  # type: ignore[arg-type]
         jobs=None if jobs is None else whole_number("--jobs", jobs),
         threads=threads_of(threads),
