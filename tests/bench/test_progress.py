@@ -71,7 +71,7 @@ def test_on_a_terminal_a_table_shows_methods_and_running_jobs(clock, tasks):
     progress.started(job)
     progress.advanced(job, 0.25)
     clock.now = 3
-    progress.console.print(progress._table())
+    progress.refresh()
     progress.stop()
     shown = text.getvalue()
     assert "norm on ants, seed 0: 25%, 3 s" in shown

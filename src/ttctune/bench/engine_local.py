@@ -8,8 +8,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -81,7 +81,8 @@ class _Worker:
         self.job: Job | None = None
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, conditions, slot), daemon=True)
-        self._process.start()
+        with _interrupts_ignored():  # a process inherits that: the runner hears them too, and decides
+            self._process.start()
         theirs.close()
 
     def start(self, job: Job) -> None:
@@ -103,10 +104,17 @@ class _Worker:
         return f"its process was ended by {name}" + ", as the system does for want of memory" * (name == "SIGKILL")
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(pipe: Connection, conditions: Conditions, slot: int) -> None:
     """Do jobs until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner hears it too, and decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_runner, daemon=True).start()
     import torch
 

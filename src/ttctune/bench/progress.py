@@ -53,7 +53,7 @@ class Progress:
             self._done[record.method] += 1
             self._count(record)
         if self.console.is_terminal and not self.quiet:
-            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=2, transient=True)
+            self._live = Live(get_renderable=self._table, console=self.console, auto_refresh=False, transient=True)
             self._live.start()
 
     def say(self, line: str) -> None:
@@ -92,6 +92,11 @@ class Progress:
             result = f"failed: {record.failed}" if record.accuracy is None else f"{record.accuracy:.1%}"
             done, left = sum(self._done.values()), sum(self._left.values())
             self.say(f"{done}/{done + left}  {job.title}  {result}  {seconds:.1f} s  {self.time_left()} left")
+
+    def refresh(self) -> None:
+        """Show the table as it is now."""
+        if self._live is not None:
+            self._live.refresh()
 
     def stop(self) -> None:
         """Take the table away."""

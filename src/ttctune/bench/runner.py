@@ -111,6 +111,7 @@ class _Loop:
             for event in self.engine.wait():
                 running -= not isinstance(event, Advanced)
                 self._heard(event)
+            self.progress.refresh()
 
     def _heard(self, event: Event) -> None:
         job = event.job
