@@ -82,11 +82,11 @@ def heed_interrupts():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_runner_keeps_what_is_done_and_leaves_no_process(tmp_path, root, model, number, code):
     out = tmp_path / "results"
-    command = [*COMMAND, "--root", str(root), "--model", model, "--methods", "linear,norm,ttc"]
+    command = [*COMMAND, "--root", str(root), "--model", model, "--methods", "linear,ttc"]
     command += ["--seeds", "2", "--jobs", "2", "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as runner:
         for line in runner.stderr:
-            if line.startswith("3/12"):
+            if line.startswith("2/8"):
                 break
         workers = psutil.Process(runner.pid).children(recursive=True)
         runner.send_signal(number)
@@ -95,10 +95,10 @@ def test_a_stopped_runner_keeps_what_is_done_and_leaves_no_process(tmp_path, roo
     assert "Traceback" not in rest
     assert not psutil.wait_procs(workers, 20)[1]
     done = {path: path.read_bytes() for path in out.rglob("seed*.json")}
-    assert len(done) >= 3 and not list(out.rglob("*.part"))
+    assert 2 <= len(done) < 8 and not list(out.rglob("*.part"))
     before = time.time()
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert f"{12 - len(done)} jobs done, {len(done)} done before, 0 failed" in again.stderr
-    assert len([*out.rglob("seed*.json")]) == 12
+    assert f"{8 - len(done)} jobs done, {len(done)} done before, 0 failed" in again.stderr
+    assert len([*out.rglob("seed*.json")]) == 8
     assert all(path.read_bytes() == content and path.stat().st_mtime < before for path, content in done.items())

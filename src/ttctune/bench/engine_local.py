@@ -64,7 +64,7 @@ class LocalEngine(Engine):
             message = worker.pipe.recv()
         except (EOFError, OSError):
             self._busy.remove(worker)
-            return [Lost(job, worker.kill())]
+            return [Lost(job, worker.epitaph())]
         if isinstance(message, float):
             return [Advanced(job, message)]
         self._busy.remove(worker)
@@ -91,17 +91,21 @@ class _Worker:
         with suppress(OSError):  # where it has died already, reading from its pipe will show it
             self.pipe.send(job)
 
-    def kill(self) -> str:
-        """End the process, and say how it ended if it did so by itself."""
-        self.pipe.close()
-        self._process.join(0.5)
+    def epitaph(self) -> str:
+        """How the process ended, after whose death its pipe is empty."""
+        self._process.join(PATIENCE)
         code = self._process.exitcode
-        self._process.kill()
-        self._process.join()
+        self.kill()
         if code is None or code >= 0:
             return f"its process ended with exit code {code}"
         name = signal.Signals(-code).name
         return f"its process was ended by {name}" + ", as the system does for want of memory" * (name == "SIGKILL")
+
+    def kill(self) -> None:
+        """End the process, in whatever state it is."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
 
 
 @contextmanager
@@ -122,12 +126,10 @@ def _work(pipe: Connection, conditions: Conditions, slot: int) -> None:
 
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # the runner is gone, and so is the need for any of this
+        while True:
             job: Any = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(record_of(job, conditions, pipe.send))
+            pipe.send(record_of(job, conditions, pipe.send))
 
 
 def _end_with_runner() -> None:
