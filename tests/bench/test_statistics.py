@@ -1,0 +1,158 @@
+"""Statistics against scipy, against naive loops, and on simulated data whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ttctune.bench.statistics import (
+    Interval,
+    average_draws,
+    average_weights,
+    difference_draws,
+    holm,
+    interval,
+    mean_and_deviation,
+    p_value,
+    task_interval,
+    win_tie_loss,
+)
+
+
+def answers(generator: np.random.Generator, seeds: int, images: int, share: float = 0.7) -> np.ndarray:
+    return generator.random((seeds, images)) < share
+
+
+def test_mean_and_deviation_are_those_of_numpy_and_one_run_has_no_deviation() -> None:
+    assert mean_and_deviation([0.5, 0.7, 0.9]) == pytest.approx((0.7, np.std([0.5, 0.7, 0.9], ddof=1)))
+    mean, deviation = mean_and_deviation([0.5])
+    assert mean == 0.5 and math.isnan(deviation)
+
+
+def test_drawing_counts_of_patterns_is_drawing_images() -> None:
+    """Mean and deviation of the draws equal those of a loop that draws single images and seeds."""
+    generator = np.random.default_rng(0)
+    first, second = answers(generator, 3, 60), answers(generator, 3, 60, 0.6)
+    fast = difference_draws(first, second, np.random.default_rng(1), 6000)
+    difference = first.astype(float) - second
+    slow, stretch = [], math.sqrt(3 / 2)
+    for _ in range(6000):
+        images, seeds = generator.integers(0, 60, 60), generator.integers(0, 3, 3)
+        slow.append(difference[:, images].mean() + stretch * (difference[seeds].mean() - difference.mean()))
+    assert fast.mean() == pytest.approx(np.mean(slow), abs=0.004)
+    assert fast.std() == pytest.approx(np.std(slow), rel=0.04)
+    assert np.quantile(fast, 0.975) == pytest.approx(np.quantile(slow, 0.975), abs=0.01)
+
+
+def test_with_one_seed_the_interval_is_scipys_bootstrap_over_images() -> None:
+    generator = np.random.default_rng(2)
+    first, second = answers(generator, 1, 400), answers(generator, 1, 400, 0.6)
+    difference = first[0].astype(float) - second[0]
+    theirs = stats.bootstrap(
+        (difference,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    ours = interval(difference.mean(), difference_draws(first, second, np.random.default_rng(4)))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+
+def test_a_pair_that_differs_nowhere_has_an_interval_of_zero_width() -> None:
+    """Pairing matters: unpaired, the same answers would leave an interval around zero."""
+    same = answers(np.random.default_rng(5), 2, 100)
+    assert not difference_draws(same, same.copy(), np.random.default_rng(0)).any()
+    assert difference_draws(same, None, np.random.default_rng(0)).std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("images", "seeds", "luck", "noise"),
+    [(200, 1, 0.0, 0.5), (200, 3, 0.05, 0.2), (200, 3, 0.2, 0.2), (100, 3, 0.0, 1.0)],
+    ids=str,
+)
+def test_intervals_over_four_tasks_cover_the_truth(images: int, seeds: int, luck: float, noise: float) -> None:
+    """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 300 simulated grids.
+
+    Every image has a difficulty of its own, shared by the methods; a run is luckier or less than another, and an
+    answer depends on chance by `noise`. Few seeds that differ much are the hardest case. The intervals are not
+    wasteful either: at most 1.45 times as wide as the means spread.
+    """
+    generator, held, widths, means, grids = np.random.default_rng(6), 0, [], [], 300
+    for _ in range(grids):
+        by_task, mean = {}, 0.0
+        for task in "abcd":
+            difficulty = generator.normal(0, 1, images)
+            lucky = generator.normal(0, luck, (2, seeds, 1))
+            first, second = difficulty + lucky + generator.normal(0, noise, (2, seeds, images)) > -0.5
+            by_task[task] = difference_draws(first, second, generator, 300)
+            mean += (first.mean() - second.mean()) / 4
+        drawn = interval(mean, average_draws(by_task, dict.fromkeys("abcd", 0.25)))
+        held += drawn.low <= 0 <= drawn.high
+        widths.append(drawn.high - drawn.low)
+        means.append(mean)
+    assert held / grids >= 0.9
+    assert np.mean(widths) < 1.45 * 2 * 1.96 * np.std(means)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    """Two runs that answer alike tell less when a third disagrees."""
+    steady = np.zeros((3, 200), bool)
+    steady[:, :140] = True
+    shaky = steady.copy()
+    shaky[0, :60] = False
+    narrow, wide = (difference_draws(a, None, np.random.default_rng(0)).std() for a in (steady, shaky))
+    assert wide > 2 * narrow
+
+
+def test_answers_of_other_shapes_are_refused() -> None:
+    generator = np.random.default_rng(0)
+    for first, second in [((2, 5), (3, 5)), ((2, 5), (2, 4)), ((0, 5), None), ((2, 0), None)]:
+        with pytest.raises(ValueError, match="seeds x images"):
+            difference_draws(np.ones(first, bool), None if second is None else np.ones(second, bool), generator)
+
+
+def test_the_task_interval_is_the_one_of_scipys_t_test() -> None:
+    values = [0.02, 0.05, -0.01, 0.03]
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    ours = task_interval(values)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(values), theirs.low, theirs.high))
+    alone = task_interval([0.02])
+    assert alone.value == 0.02 and math.isnan(alone.low) and alone.sign == 0
+
+
+def naive_holm(p_values: list[float]) -> list[float]:
+    """From the definition: the k-th smallest times what is left, never below an earlier one."""
+    adjusted = []
+    for p in p_values:
+        smaller = [q for q in p_values if q <= p]
+        steps = [q * sum(r >= q for r in p_values) for q in smaller]
+        adjusted.append(min(1.0, max(steps)))
+    return adjusted
+
+
+def test_holm_is_that_of_its_definition() -> None:
+    generator = np.random.default_rng(7)
+    assert holm([]) == []
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    for size in (1, 2, 5, 12):
+        p_values = list(generator.random(size) ** 3)
+        assert holm(p_values) == pytest.approx(naive_holm(p_values))
+
+
+def test_a_p_value_is_small_only_where_the_draws_are_on_one_side() -> None:
+    assert p_value(np.full(999, 0.1)) == pytest.approx(2 / 1000)
+    assert p_value(np.zeros(999)) == 1
+    assert p_value(np.linspace(-1, 1, 1001)) == pytest.approx(1, abs=0.01)
+
+
+def test_a_win_is_an_interval_above_zero() -> None:
+    intervals = [Interval(1, 0.5, 2), Interval(1, -0.5, 2), Interval(-1, -2, -0.1), Interval(0, math.nan, math.nan)]
+    assert win_tie_loss(intervals) == (1, 2, 1)
+
+
+def test_the_two_averages_weigh_tasks_or_groups() -> None:
+    groups = {"a": "natural", "b": "natural", "c": "natural", "d": "structured"}
+    values = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0}
+    means = {
+        average: sum(values[task] * weight for task, weight in average_weights(groups, average).items())
+        for average in ("tasks", "groups")
+    }
+    assert means == pytest.approx({"tasks": 0.75, "groups": 0.5})
