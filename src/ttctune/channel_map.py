@@ -3,12 +3,16 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ttctune.errors import FolderError
 from ttctune.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 
@@ -28,18 +32,29 @@ def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, T
     if file.suffix.lower() not in FORMATS:
         raise FolderError(f"picture {file}", "a name ending in .png or .svg", "change --picture")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(name.partition(".")[2] for name in selection or importance))
-    figure = Figure(figsize=(11, 1 + 3 * max(len(kinds), 1)), layout="constrained")
+    figure = Figure(figsize=(11, 1 + 3 * max(len(_kinds(selection, importance)), 1)), layout="constrained")
     FigureCanvasAgg(figure)
+    panels(figure, selection, importance)
+    figure.suptitle(f"{title}: chosen channels (orange); darker grey is more important, per block")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file.suffix.lower()[1:], dpi=150)
+    write_atomically(file, buffer.getvalue())
+
+
+def panels(figure: "Figure", selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> None:
+    """Draw one panel a kind of site into a figure of matplotlib."""
+    from matplotlib.colors import ListedColormap
+
+    kinds = _kinds(selection, importance)
     axes = figure.subplots(max(len(kinds), 1), 1, squeeze=False)[:, 0]
     for axis, kind in zip(axes, kinds, strict=False):
         blocks = sorted(int(n.partition(".")[0]) for n in {*selection, *importance} if n.partition(".")[2] == kind)
         shade, marks = _rows(kind, blocks, selection, importance)
         extent = (-0.5, shade.shape[1] - 0.5, len(blocks) - 0.5, -0.5)
         axis.set_facecolor("#dbe7f3")  # seen where a block has fewer channels than the widest
+        axis.grid(visible=False)
         axis.imshow(
             shade.numpy(),
             aspect="auto",
@@ -59,10 +74,10 @@ def draw(file: Path, selection: Mapping[str, Tensor], importance: Mapping[str, T
         )
         axis.set(title=f"{kind}: {int(marks.sum())} channels chosen", xlabel="channel", ylabel="block")
         axis.set_yticks(range(len(blocks)), [str(b) for b in blocks])
-    figure.suptitle(f"{title}: chosen channels (orange); darker grey is more important, per block")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=file.suffix.lower()[1:], dpi=150)
-    write_atomically(file, buffer.getvalue())
+
+
+def _kinds(selection: Mapping[str, Tensor], importance: Mapping[str, Tensor]) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[2] for name in selection or importance))
 
 
 def _rows(

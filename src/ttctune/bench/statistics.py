@@ -83,8 +83,9 @@ def _seed_deviations(answers: NDArray[np.int8], draws: int, generator: np.random
         return np.zeros(draws)
     means = answers.mean(1)
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    deviations: FloatArray = (drawn @ (means - means.mean())) * math.sqrt(seeds / (seeds - 1))
-    return deviations
+    deviations: FloatArray = drawn @ (means - means.mean())
+    stretch = math.sqrt(seeds / (seeds - 1))
+    return stretch * deviations
 
 
 def average_draws(by_task: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:
