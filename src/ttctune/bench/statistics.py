@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -83,14 +83,14 @@ def _seed_deviations(answers: NDArray[np.int8], draws: int, generator: np.random
         return np.zeros(draws)
     means = answers.mean(1)
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    deviations: FloatArray = drawn @ (means - means.mean())
-    stretch = math.sqrt(seeds / (seeds - 1))
-    return stretch * deviations
+    stretched: FloatArray = math.sqrt(seeds / (seeds - 1)) * (drawn @ (means - means.mean()))
+    return stretched
 
 
 def average_draws(by_task: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:
     """Draws of an average over fixed tasks: each draw of it takes one draw of every task."""
-    return np.sum([weights[task] * draws for task, draws in by_task.items()], axis=0)
+    weighted: FloatArray = np.sum([weights[task] * draws for task, draws in by_task.items()], axis=0)
+    return weighted
 
 
 def interval(value: float, draws: FloatArray, level: float = LEVEL) -> Interval:
@@ -110,7 +110,7 @@ def task_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean, deviation = mean_and_deviation(values)
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 

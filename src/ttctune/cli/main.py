@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from ttctune.cli import bench, doctor, embed, evaluate, fit, inspect, merge, models, predict, vtab
+from ttctune.cli import bench, doctor, embed, evaluate, fit, inspect, merge, models, predict, report, vtab
 from ttctune.errors import TtcError
 from ttctune.launcher import launch
 from ttctune.out_of_memory import is_out_of_memory
@@ -51,7 +51,7 @@ def _alone(command: Callable[..., None]) -> Callable[..., None]:
 
 
 app.command("fit", epilog=fit.EXAMPLE)(fit.command)
-for verb in (evaluate, predict, embed, inspect, merge, bench, models, doctor):
+for verb in (evaluate, predict, embed, inspect, merge, bench, report, models, doctor):
     app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(_alone(verb.command))
 app.add_typer(vtab.app, name="vtab", epilog=vtab.EXAMPLE)
 

@@ -1,1 +1,60 @@
 """The report of a results folder: one page that needs no network, the same as Markdown, and rows for programs."""
+
+from pathlib import Path
+
+from ttctune.bench.report.runs import Results, read_results
+from ttctune.bench.report.tables import rows_of
+from ttctune.errors import FolderError, RecipeError
+from ttctune.files import write_atomically
+
+__all__ = ["Results", "read_results", "rows_of", "write_report"]
+
+ENDINGS = (".html", ".htm")
+#: What a page needs beyond a plain installation.
+EXTRA = ("jinja2", "scipy")
+#: How the Markdown of every report begins.
+TITLE = "# Benchmark report: "
+
+
+def write_report(results: Results, out: Path, reference: str | None = None, images: Path | None = None) -> Path:
+    """Write the page, and the Markdown beside it.
+
+    Args:
+        results: What `read_results` found.
+        out: The page; ends in .html.
+        reference: The method that the others are compared with; None takes ours, else the best.
+        images: Folder of the tasks' images, for pictures of mistakes; None leaves them out.
+
+    Returns:
+        The file of the Markdown.
+
+    Raises:
+        FolderError: Another ending, `images` is no folder, or a file cannot be written, or the Markdown would replace
+            what is no report.
+        RecipeError: No run is of the method `reference`, or the extra `bench` is not installed.
+    """
+    methods = sorted({run.method for run in results.runs})
+    if out.suffix.lower() not in ENDINGS:
+        raise FolderError(f"page {out}", f"a name ending in {' or '.join(ENDINGS)}", "change -o")
+    if reference is not None and reference not in methods:
+        raise RecipeError(f"--reference {reference}", f"one of {', '.join(methods)}", "change --reference")
+    if images is not None and not images.is_dir():
+        raise FolderError(f"{images} is no folder", "the --root of the benchmark", "change --images")
+    markdown = out.with_suffix(".md")
+    if markdown.exists() and not markdown.read_bytes().startswith(TITLE.encode()):
+        raise FolderError(
+            f"{markdown} is no report", f"{out} and {markdown} absent, or of an earlier report", "change -o"
+        )
+    try:
+        from ttctune.bench.report.page import as_html, as_markdown
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        advice = "pip install 'ttctune[bench]', or --json"
+        raise RecipeError(f"a page without {error.name}", "the extra `bench`", advice) from error
+    from ttctune.bench.methods import METHODS
+
+    titles = {name: method.title for name, method in METHODS.items()}
+    write_atomically(out, as_html(results, titles, reference, images))
+    write_atomically(markdown, as_markdown(results, titles, reference))
+    return markdown

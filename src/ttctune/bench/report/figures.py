@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ttctune.bench.record import unpacked
@@ -34,16 +34,23 @@ def cost(
             style = series(colours[method]) | {"linestyle": "none"}
             error = None if cell.bounds is None else _error([cell])
             axis.errorbar([x], [100 * cell.value], yerr=error, capsize=3, markersize=7, **style)
-        costs = [x for x, _ in points.values()]
-        least = min((x for x in costs if x > 0), default=1.0)
-        if max(costs) > 20 * least or 0 in costs:
-            axis.set_xscale("symlog", linthresh=least, linscale=0.4)
+        _cost_axis(axis, [x for x, _ in points.values()])
         axis.set(xlabel=axis_name, ylabel="mean accuracy, %")
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        axis.xaxis.set_minor_locator(MaxNLocator(1))
         _names_beside(axis, points, titles, colours)
         told = "; ".join(f"{titles[m]} {100 * c.value:.1f} % at {short(x)}" for m, (x, c) in points.items())
         return to_svg(figure, f"cost-{axis_name.split()[0]}", f"Mean accuracy against {axis_name}: {told}")
+
+
+def _cost_axis(axis: Axes, costs: Sequence[float]) -> None:
+    """Linear, or logarithmic from the smallest cost on, with a place for zero left of it."""
+    above = [cost for cost in costs if cost > 0]
+    if above and max(above) > 20 * min(above):
+        axis.set_xscale("symlog", linthresh=min(above), linscale=0.5)
+        decades = [10.0**power for power in range(13)]
+        ticks = [tick for tick in decades if 1.5 * min(above) < tick < 1.5 * max(above)]
+        axis.set_xticks([0.0, *ticks] if min(costs) <= 0 else [min(above), *ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def _names_beside(
@@ -118,7 +125,8 @@ def curves(task: str, number: int, runs: Mapping[str, Sequence[Run]], colours: M
         axis.set(xlabel="epoch", ylabel="loss in training", yscale="log")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
         told = f"Loss in training on {task}, epoch by epoch, {len(axis.lines)} methods"
         return to_svg(figure, f"curves-{number}", told)
 

@@ -142,7 +142,7 @@ def _costs(table: Table, colours: Mapping[str, int]) -> list[str]:
         return []
     costs = {
         "parameters trained, head left out": {m: _mean([run.parameters for run in own]) for m, own in runs.items()},
-        "seconds of training, mean over tasks": {m: _mean([run.seconds for run in own]) for m, own in runs.items()},
+        "seconds of training a run": {m: _mean([run.seconds for run in own]) for m, own in runs.items()},
     }
     return [
         figures.cost({m: (cost[m], cell) for m, cell in column.cells.items()}, table.titles, colours, name)
@@ -174,7 +174,7 @@ def _points(bounds: Interval | None) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    return "" if value is None else f"{value:.2g}"
 
 
 def _known(cell: Cell) -> bool:

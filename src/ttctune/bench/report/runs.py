@@ -155,9 +155,9 @@ def _check_consistent(folder: Path, record: Record) -> None:
     """
     try:
         labels, predictions = (unpacked(text or "") for text in (record.labels, record.predictions))
-        outside = [n for n in (*labels, *predictions) if not 0 <= n < len(record.classes)]
-        if outside:
-            raise ValueError(f"class {outside[0]} of {len(record.classes)}")
+        numbers = np.concatenate([labels, predictions])
+        if numbers.min() < 0 or numbers.max() >= len(record.classes):
+            raise ValueError(f"classes {numbers.min()} to {numbers.max()} of {len(record.classes)}")
         share = float((labels == predictions).mean())
         if abs(share - (record.accuracy or 0.0)) > 0.5 / len(labels):
             raise ValueError(f"accuracy {record.accuracy}, but {share:.4f} of its answers are right")
