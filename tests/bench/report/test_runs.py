@@ -8,8 +8,9 @@ from tests.bench.records import protocol, record
 from tests.bench.results_tree import EPOCHS, failed, made, write_results
 
 from ttctune.bench.record import packed, packed_names, write_record
+from ttctune.bench.report.rows import rows_of
 from ttctune.bench.report.runs import differences, read_results
-from ttctune.bench.report.tables import not_run, rows_of
+from ttctune.bench.report.tables import not_run
 from ttctune.bench.results_folder import SUITE, Header
 from ttctune.errors import RecordError
 

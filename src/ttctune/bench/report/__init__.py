@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from ttctune.bench.report.rows import rows_of
 from ttctune.bench.report.runs import Results, read_results
-from ttctune.bench.report.tables import rows_of
 from ttctune.errors import FolderError, RecipeError
 from ttctune.files import write_atomically
 

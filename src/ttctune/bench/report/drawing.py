@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ _STYLE = {
     "text.color": TEXT,
     "axes.labelcolor": TEXT,
     "axes.edgecolor": RULE,
+    "axes.prop_cycle": cycler(color=[ACCENT]),
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,

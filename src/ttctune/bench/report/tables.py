@@ -143,22 +143,3 @@ def not_run(results: Results) -> int:
     seen |= {(missing.task, missing.method, missing.seed) for missing in results.missing}
     tasks, methods, seeds = ({job[place] for job in seen} for place in range(3))
     return len(tasks) * len(methods) * len(seeds) - len(seen)
-
-
-def rows_of(results: Results) -> list[dict[str, Any]]:
-    """One row a run, for programs; accuracy, parameters and seconds of one without a result are None."""
-    done: list[dict[str, Any]] = [
-        {
-            "task": run.task,
-            "method": run.method,
-            "seed": run.seed,
-            "accuracy": run.accuracy,
-            "parameters": run.parameters,
-            "seconds": run.seconds,
-            "protocol": run.key,
-        }
-        for run in results.runs
-    ]
-    lost = dict.fromkeys((m.task, m.method, m.seed) for m in results.missing)
-    empty = dict.fromkeys(("accuracy", "parameters", "seconds", "protocol"))
-    return done + [{"task": t, "method": m, "seed": s} | empty for t, m, s in lost]
