@@ -13,6 +13,7 @@ from tests.bench.results_tree import EPOCHS, IMAGES, failed, made, write_results
 from ttctune.bench.record import write_record
 from ttctune.bench.report.page import as_html, as_markdown
 from ttctune.bench.report.runs import read_results
+from ttctune.bench.report.tables import tables_of
 
 TITLES = {"linear": "linear probe", "norm": "LayerNorm only", "ttc": "two-stage"}
 #: A class, a task's picture and a reason may hold any text.
@@ -60,8 +61,18 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def text(folder, images):
-    return as_html(read_results(folder), TITLES, images=images)
+def results(folder):
+    return read_results(folder)
+
+
+@pytest.fixture(scope="module")
+def tables(results):
+    return tables_of(results, TITLES, None)
+
+
+@pytest.fixture(scope="module")
+def text(results, tables, images):
+    return as_html(results, tables, images)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +81,8 @@ def page(text):
 
 
 @pytest.fixture(scope="module")
-def markdown(folder):
-    return as_markdown(read_results(folder), TITLES)
+def markdown(results, tables):
+    return as_markdown(results, tables)
 
 
 def test_the_page_needs_no_network_and_runs_nothing(text, page):
@@ -125,9 +136,9 @@ def test_every_drawing_and_picture_is_told_in_words(page):
     assert all(a["alt"] for a in pictures)
 
 
-def test_without_images_the_page_is_the_same_but_for_the_pictures(folder, text):
+def test_without_images_the_page_is_the_same_but_for_the_pictures(results, tables, text):
     """Mistakes are still listed; and the same results give the same page in every byte."""
-    without = as_html(read_results(folder), TITLES)
+    without = as_html(results, tables)
     assert not Page(without).all("img") and "answered class" in without
     assert re.sub(r"<img[^>]*>", "", text) == without
 
@@ -169,8 +180,8 @@ def test_another_protocol_is_a_table_of_its_own_under_its_name(text, markdown):
     assert "### Another protocol: precision bf16, not fp32" in markdown
 
 
-def test_the_numbers_are_those_of_the_records(folder, text, markdown):
-    runs = [run for run in read_results(folder).runs if run.method == "ttc"]
+def test_the_numbers_are_those_of_the_records(results, text, markdown):
+    runs = [run for run in results.runs if run.method == "ttc"]
     mean = 100 * sum(run.accuracy for run in runs) / len(runs)
     row = next(line for line in markdown.splitlines() if line.startswith("| two-stage | 2,800 | 0 | 2 |"))
     assert f"**{mean:.1f}** ±" in row and f"<strong>{mean:.1f}</strong>" in text

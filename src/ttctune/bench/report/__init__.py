@@ -47,6 +47,7 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         )
     try:
         from ttctune.bench.report.page import as_html, as_markdown
+        from ttctune.bench.report.tables import tables_of
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
@@ -54,7 +55,7 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         raise RecipeError(f"a page without {error.name}", "the extra `bench`", advice) from error
     from ttctune.bench.methods import METHODS
 
-    titles = {name: method.title for name, method in METHODS.items()}
-    write_atomically(out, as_html(results, titles, reference, images))
-    write_atomically(markdown, as_markdown(results, titles, reference))
+    tables = tables_of(results, {name: method.title for name, method in METHODS.items()}, reference)
+    write_atomically(out, as_html(results, tables, images))
+    write_atomically(markdown, as_markdown(results, tables))
     return markdown

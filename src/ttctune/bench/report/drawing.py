@@ -83,10 +83,11 @@ def to_svg(figure: Figure, name: str, says: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     head, _, body = text[text.index("<svg") :].partition(">")
     box = re.search(r'viewBox="([^"]+)"', head)
     body = re.sub(r'(\bid="|"url\(#|url\(#|href="#)', lambda match: f"{match[1]}{name}-", body)
+    body = re.sub(r"<[^>]*>", lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), body)  # half the size
     body = re.sub(r"#0002([0-9a-f]{2})\b", lambda match: f"var(--series-{int(match[1], 16)})", body)
     for colour, variable in _ROLES.items():
         body = body.replace(colour, f"var({variable})")

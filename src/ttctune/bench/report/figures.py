@@ -28,7 +28,7 @@ def cost(
         axis_name: What the cost is.
     """
     with page_style():
-        figure = new_figure(5.6, 3.8)
+        figure = new_figure(5.6, max(3.8, 0.6 + 0.22 * len(points)))
         axis = figure.add_subplot()
         for method, (x, cell) in points.items():
             style = series(colours[method]) | {"linestyle": "none"}
@@ -62,16 +62,14 @@ def _names_beside(
     """The names in a column right of the axes, as high as their points where there is room, joined to them by lines."""
     low, high = axis.get_ylim()
     order = sorted(points, key=lambda method: points[method][1].value)
-    step = min(0.07, 1 / max(len(order), 1))
+    step = min(0.07, 1 / len(order))
     places = [(100 * points[method][1].value - low) / (high - low) for method in order]
-    for _ in range(50):
-        for upper in range(1, len(places)):
-            overlap = step - (places[upper] - places[upper - 1])
-            if overlap > 1e-6:
-                places[upper - 1] -= overlap / 2
-                places[upper] += overlap / 2
-        shift = max(0.0, -places[0]) - max(0.0, places[-1] - 1)
-        places = [place + shift for place in places]
+    for upper in range(1, len(places)):
+        places[upper] = max(places[upper], places[upper - 1] + step)
+    highest = 1.0
+    for lower in reversed(range(len(places))):
+        places[lower] = highest = min(places[lower], highest)
+        highest -= step
     for method, place in zip(order, places, strict=True):
         axis.annotate(
             titles[method],
@@ -119,7 +117,9 @@ def curves(task: str, number: int, runs: Mapping[str, Sequence[Run]], colours: M
             losses = _losses(own)
             if losses is not None:
                 style = series(colours[method])
-                axis.plot(np.arange(1, len(losses) + 1), losses, markersize=3.5, linewidth=1.4, **style)
+                every = max(1, len(losses) // 8)
+                epochs = np.arange(1, len(losses) + 1)
+                axis.plot(epochs, losses, markersize=3.5, linewidth=1.4, markevery=every, **style)
         if not axis.lines:
             return None
         axis.set(xlabel="epoch", ylabel="loss in training", yscale="log")

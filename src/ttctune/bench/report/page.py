@@ -14,7 +14,7 @@ from ttctune.bench.report.channels import Overlap, overlap_of
 from ttctune.bench.report.grid import Cell
 from ttctune.bench.report.mistakes import Confusions, Example, confusions_of, examples_of
 from ttctune.bench.report.runs import Results, Run
-from ttctune.bench.report.tables import Table, not_run, tables_of
+from ttctune.bench.report.tables import Table, not_run
 from ttctune.bench.statistics import DRAWS, Interval
 from ttctune.version import __version__
 
@@ -61,24 +61,20 @@ class Drawings:
     mistakes: Sequence[TaskMistakes]
 
 
-def as_html(
-    results: Results, titles: Mapping[str, str], reference: str | None = None, images: Path | None = None
-) -> str:
+def as_html(results: Results, tables: Sequence[Table], images: Path | None = None) -> str:
     """The page.
 
     Args:
         results: What was read of a results folder.
-        titles: Known methods in the order to show them in -> what people call them.
-        reference: The method that the others are compared with; None takes ours, else the best.
+        tables: What `tables_of` makes of it.
         images: Where the tasks' images lie; None leaves pictures out.
     """
-    tables = tables_of(results, titles, reference)
     return _render("page.html.j2", results, tables, drawings=_drawings(tables[0], images))
 
 
-def as_markdown(results: Results, titles: Mapping[str, str], reference: str | None = None) -> str:
+def as_markdown(results: Results, tables: Sequence[Table]) -> str:
     """The tables of the page as Markdown; arguments as of `as_html`."""
-    return _render("page.md.j2", results, tables_of(results, titles, reference))
+    return _render("page.md.j2", results, tables)
 
 
 def _render(template: str, results: Results, tables: Sequence[Table], **more: Any) -> str:

@@ -41,7 +41,7 @@ class Table:
         differs: How its protocol differs from that of the first table; empty for the first.
         protocol: Name -> value of what its runs share.
         also: Name -> values of what they may differ in.
-        columns: Tasks, then averages.
+        columns: Averages where there are several tasks, then tasks.
         rows: Methods.
         reference: What others are compared with.
         versus: The comparisons.
@@ -55,6 +55,12 @@ class Table:
     rows: tuple[MethodRow, ...]
     reference: str
     versus: tuple[Versus, ...]
+
+    @property
+    def closest(self) -> Versus | None:
+        """The comparison with the strongest of the other methods on all tasks; None where no other has them all."""
+        whole = [row for row in self.versus if row.tasks == len(self.grid.tasks)]
+        return min(whole, key=lambda row: row.over_tasks.value, default=None)
 
     @property
     def titles(self) -> dict[str, str]:
@@ -75,10 +81,9 @@ def tables_of(results: Results, titles: Mapping[str, str], reference: str | None
 
 def _table(runs: Sequence[Run], results: Results, titles: Mapping[str, str], reference: str | None) -> Table:
     grid = Grid(runs, results.groups, tuple(titles))
-    columns = [Column(task, grid.column(task), False) for task in grid.tasks]
-    if len(grid.tasks) > 1:
-        names = {"tasks": f"mean of {len(grid.tasks)} tasks", "groups": "mean of groups"}
-        columns += [Column(names[average], grid.average_column(average), True) for average in grid.averages]
+    names = {"tasks": f"mean of {len(grid.tasks)} tasks", "groups": "mean of groups"}
+    averages = [Column(names[average], grid.average_column(average), True) for average in grid.averages]
+    tasks = [Column(task, grid.column(task), False) for task in grid.tasks]
     chosen = next((name for name in (reference, OURS) if name in grid.methods), _best(grid))
     return Table(
         grid=grid,
@@ -87,7 +92,7 @@ def _table(runs: Sequence[Run], results: Results, titles: Mapping[str, str], ref
             name.replace("_", " "): said(value) for name, value in protocol_of(runs).items() if value is not None
         },
         also=_also(runs),
-        columns=tuple(columns),
+        columns=(*averages, *tasks) if len(tasks) > 1 else tuple(tasks),
         rows=tuple(_row(grid, method, titles) for method in grid.methods),
         reference=chosen,
         versus=tuple(grid.versus(chosen)),
