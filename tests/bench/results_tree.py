@@ -25,7 +25,9 @@ WIDTH, BLOCKS, CHOSEN = 32, 3, 8
 def write_results(folder: Path, tasks: Mapping[str, str] = TASKS, methods: Any = METHODS, seeds: int = SEEDS) -> Path:
     """Write a whole results folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUITE).write_text(Header(suite="folder", split="val", model="vit", epochs=EPOCHS).model_dump_json())
+    (folder / SUITE).write_text(
+        Header(suite="folder", split="val", model="vit", backbone_digest="b1", epochs=EPOCHS).model_dump_json()
+    )
     for task, group in tasks.items():
         for method in methods:
             for seed in range(seeds):

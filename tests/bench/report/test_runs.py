@@ -38,7 +38,9 @@ def folded(seed, fold, right, **changes):
 
 @pytest.fixture
 def cross_validated(tmp_path):
-    (tmp_path / SUITE).write_text(Header(suite="folder", split="cv", model="vit", epochs=5).model_dump_json())
+    (tmp_path / SUITE).write_text(
+        Header(suite="folder", split="cv", model="vit", backbone_digest="b1", epochs=5).model_dump_json()
+    )
     for seed in (0, 1):
         for fold, right in ((0, 4), (1, 2)):
             write_record(tmp_path, folded(seed, fold, right))

@@ -55,7 +55,8 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         raise RecipeError(f"a page without {error.name}", "the extra `bench`", advice) from error
     from ttctune.bench.methods import METHODS
 
-    tables = tables_of(results, {name: method.title for name, method in METHODS.items()}, reference)
+    titles = {name: method.title.replace("`", "") for name, method in METHODS.items()}
+    tables = tables_of(results, titles, reference)
     write_atomically(out, as_html(results, tables, images))
     write_atomically(markdown, as_markdown(results, tables))
     return markdown

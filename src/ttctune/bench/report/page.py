@@ -86,7 +86,14 @@ def _render(template: str, results: Results, tables: Sequence[Table], **more: An
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "p": _p, "pipes": _pipes, "known": _known}
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "p": _p,
+        "pipes": _pipes,
+        "known": _known,
+        "sentence": _sentence,
+    }
     return environment.get_template(template).render(
         results=results,
         tables=tables,
@@ -171,6 +178,11 @@ def _points(bounds: Interval | None) -> str:
 
 def _p(value: float | None) -> str:
     return "" if value is None else f"{value:.2g}"
+
+
+def _sentence(text: str) -> str:
+    """With a capital at its start, all else as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def _known(cell: Cell) -> bool:
