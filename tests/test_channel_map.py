@@ -35,3 +35,10 @@ def test_the_most_important_channel_of_a_narrow_block_is_as_dark_as_that_of_a_wi
     rows = [picture[int(len(picture) * share)] for share in (0.35, 0.65)]
     columns = [row[(row > 30) & (row < 255)] for row in rows]
     assert abs(columns[0].min() - columns[1].min()) <= 4
+
+
+def test_a_site_of_which_no_channel_was_chosen_is_drawn_without_marks(tmp_path):
+    """A budget for all sites together may leave one of them out, with or without known scores."""
+    nothing = torch.tensor([], dtype=torch.int64)
+    draw(tmp_path / "map.png", {"0.mlp": nothing, "1.mlp": nothing}, {"0.mlp": torch.rand(16)}, "a model")
+    assert _share(np.asarray(Image.open(tmp_path / "map.png").convert("RGB")), CHOSEN) == 0

@@ -90,7 +90,7 @@ def _rows(
     names = [f"{block}.{kind}" for block in blocks]
     scored = [importance[name] for name in names if name in importance]
     chosen = [selection[name] for name in names if name in selection]
-    width = max([len(s) for s in scored] + [int(c.max()) + 1 for c in chosen])
+    width = max([1, *(len(s) for s in scored), *(int(c.max()) + 1 for c in chosen if len(c))])
     shade, marks = torch.zeros(len(names), width), torch.zeros(len(names), width, dtype=torch.bool)
     for row, name in enumerate(names):
         if name in importance:

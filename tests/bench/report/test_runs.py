@@ -127,7 +127,8 @@ def test_jobs_that_nobody_ran_are_counted(results):
         ({"files": packed_names(["1.png"])}, "1 files and 120 labels"),
         ({"selection": {"0.attn": (500,)}}, "a channel chosen at 0.attn"),
         ({"importance": {"0.attn": "?"}}, "damaged"),
-        ({"selection": {"attn": (1,)}}, "invalid literal"),
+        ({"selection": {"attn": (1,)}}, "site attn"),
+        ({"importance": {"0": packed(np.zeros(8), "<f2")}}, "site 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

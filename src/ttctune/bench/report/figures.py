@@ -163,7 +163,7 @@ def confusion(task: str, number: int, counts: NDArray[np.int64], names: Sequence
             share = float(shares[row, column])
             axis.add_patch(_square(row, column, share))
         axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="answer", ylabel="true class", aspect="equal")
-        short_names = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+        short_names = [shortened(name, 18) for name in names]
         axis.set_xticks(range(size), short_names, rotation=90, fontsize=8)
         axis.set_yticks(range(size), short_names, fontsize=8)
         axis.grid(visible=False)
@@ -200,6 +200,11 @@ def said(cell: Cell) -> str:
     """A number with its interval, in words."""
     text = f"{100 * cell.value:.1f} %"
     return text if cell.bounds is None else f"{text} ({100 * cell.bounds.low:.1f} to {100 * cell.bounds.high:.1f})"
+
+
+def shortened(name: str, length: int = 26) -> str:
+    """A name that leaves room for the drawing."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def short(value: float) -> str:

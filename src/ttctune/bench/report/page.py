@@ -106,7 +106,7 @@ def _render(template: str, results: Results, tables: Sequence[Table], **more: An
 
 
 def _drawings(table: Table, images: Path | None) -> Drawings:
-    grid, titles = table.grid, table.titles
+    grid, titles = table.grid, {method: figures.shortened(title) for method, title in table.titles.items()}
     colours = {method: number for number, method in enumerate(grid.methods)}
     tasks = []
     for number, column in enumerate(column for column in table.columns if not column.is_average):
@@ -119,7 +119,7 @@ def _drawings(table: Table, images: Path | None) -> Drawings:
     )
     chosen = {task: own for task in grid.tasks if scored and (own := _chosen(grid.runs_of(scored, task)))}
     return Drawings(
-        costs=_costs(table, colours),
+        costs=_costs(table, titles, colours),
         legend=figures.legend(titles, colours),
         tasks=tasks,
         scored=scored,
@@ -137,7 +137,7 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.records[0].selection]
 
 
-def _costs(table: Table, colours: Mapping[str, int]) -> list[str]:
+def _costs(table: Table, titles: Mapping[str, str], colours: Mapping[str, int]) -> list[str]:
     """Mean accuracy against parameters and against time, of the methods that have a mean."""
     column = next((column for column in table.columns if column.is_average), table.columns[0])
     runs = {method: [run for run in table.grid.runs if run.method == method] for method in column.cells}
@@ -148,7 +148,7 @@ def _costs(table: Table, colours: Mapping[str, int]) -> list[str]:
         "seconds of training a run": {m: _mean([run.seconds for run in own]) for m, own in runs.items()},
     }
     return [
-        figures.cost({m: (cost[m], cell) for m, cell in column.cells.items()}, table.titles, colours, name)
+        figures.cost({m: (cost[m], cell) for m, cell in column.cells.items()}, titles, colours, name)
         for name, cost in costs.items()
     ]
 

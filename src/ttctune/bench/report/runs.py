@@ -168,7 +168,9 @@ def _check_consistent(folder: Path, record: Record) -> None:
             if any(not 0 <= channel < widths.get(site, channel + 1) for channel in chosen):
                 raise ValueError(f"a channel chosen at {site} that it does not have")
         for site in {*widths, *(record.selection or {})}:
-            int(site.partition(".")[0])
+            block, _, kind = site.partition(".")
+            if not (block.isdecimal() and kind):
+                raise ValueError(f"site {site}")
     except ValueError as error:
         raise damaged(folder / record.path, str(error)) from None
 
