@@ -182,7 +182,7 @@ def _square(row: int, column: int, share: float) -> Rectangle:
 def channels(task: str, number: int, run: Run) -> str:
     """Importance and choice of channels of one run, blocks x channels."""
     record = run.records[0]
-    selection = {site: torch.tensor(chosen) for site, chosen in (record.selection or {}).items()}
+    selection = {site: torch.tensor(chosen, dtype=torch.int64) for site, chosen in (record.selection or {}).items()}
     importance = {
         site: torch.from_numpy(unpacked(text, "<f2").astype(np.float32))
         for site, text in (record.importance or {}).items()
