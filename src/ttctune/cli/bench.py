@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from ttctune.cli.options import Device, Json, Quiet, Threads, Weights, threads_of, whole_number
+from ttctune.cli.options import Device, Json, Quiet, Weights, threads_of, whole_number
 from ttctune.cli.tables import hint, show, table_of
 from ttctune.errors import RecipeError
 
@@ -58,7 +58,10 @@ def command(
         str | None,
         typer.Option(help="Jobs at a time. Default: 1; on Ray as many as there is room for.", metavar="N"),
     ] = None,
-    threads: Threads = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(help="Threads of each job. Default: the cores divided by --jobs; on Ray 1.", metavar="N"),
+    ] = None,
     device: Device = "auto",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster. Default: one on this machine.", metavar="HOST:PORT")
