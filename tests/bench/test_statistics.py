@@ -50,7 +50,7 @@ def test_with_one_seed_the_interval_is_scipys_bootstrap_over_images() -> None:
     first, second = answers(generator, 1, 400), answers(generator, 1, 400, 0.6)
     difference = first[0].astype(float) - second[0]
     theirs = stats.bootstrap(
-        (difference,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(3)
+        (difference,), np.mean, n_resamples=4000, method="percentile", random_state=np.random.default_rng(3)
     ).confidence_interval
     ours = interval(difference.mean(), difference_draws(first, second, np.random.default_rng(4)))
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
@@ -69,13 +69,13 @@ def test_a_pair_that_differs_nowhere_has_an_interval_of_zero_width() -> None:
     ids=str,
 )
 def test_intervals_over_four_tasks_cover_the_truth(images: int, seeds: int, luck: float, noise: float) -> None:
-    """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 300 simulated grids.
+    """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 200 simulated grids.
 
     Every image has a difficulty of its own, shared by the methods; a run is luckier or less than another, and an
     answer depends on chance by `noise`. Few seeds that differ much are the hardest case. The intervals are not
     wasteful either: at most 1.45 times as wide as the means spread.
     """
-    generator, held, widths, means, grids = np.random.default_rng(6), 0, [], [], 300
+    generator, held, widths, means, grids = np.random.default_rng(6), 0, [], [], 200
     for _ in range(grids):
         by_task, mean = {}, 0.0
         for task in "abcd":

@@ -14,13 +14,14 @@ def results(tmp_path):
     return write_results(tmp_path / "results", tasks={"flowers": "natural"}, methods=("norm", "ttc"), seeds=1)
 
 
-def test_a_page_and_its_markdown_are_written_and_replaced(ttctune, results, tmp_path):
-    page = tmp_path / "report.html"
-    for _ in range(2):
-        outcome = ttctune("report", results, "-o", page)
-        assert outcome.code == 0 and f"wrote {page} and {tmp_path / 'report.md'}" in outcome.err
-    assert page.read_text().startswith("<!doctype html>")
-    assert (tmp_path / "report.md").read_text().startswith("# Benchmark report: folder suite, val split")
+def test_a_page_and_its_markdown_replace_those_of_earlier(ttctune, results, tmp_path):
+    page, markdown = tmp_path / "report.html", tmp_path / "report.md"
+    page.write_text("<!doctype html>old")
+    markdown.write_text("# Benchmark report: old")
+    outcome = ttctune("report", results, "-o", page)
+    assert outcome.code == 0 and f"wrote {page} and {markdown}" in outcome.err and "--images" in outcome.err
+    assert page.read_text().startswith("<!doctype html>\n<html") and page.read_text().endswith("</html>\n")
+    assert markdown.read_text().startswith("# Benchmark report: folder suite, val split")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md", "results"]
 
 
@@ -81,7 +82,7 @@ def test_a_folder_that_cannot_be_reported_is_one_line(ttctune, results, tmp_path
         (["-o", "report.pdf"], "page report.pdf; expected a name ending in .html"),
         (["--reference", "magic"], "--reference magic; expected one of norm, ttc"),
         (["--images", "nowhere"], "nowhere is no folder"),
-        (["-o", "no/such/folder/report.html"], "cannot write no/such/folder/report.html"),
+        (["-o", "no/such/folder/report.html"], "no/such/folder is no folder"),
     ],
     ids=lambda value: value[0] + value[1] if isinstance(value, list) else "",
 )

@@ -38,8 +38,12 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         raise FolderError(f"page {out}", f"a name ending in {' or '.join(ENDINGS)}", "change -o")
     if reference is not None and reference not in methods:
         raise RecipeError(f"--reference {reference}", f"one of {', '.join(methods)}", "change --reference")
-    if images is not None and not images.is_dir():
-        raise FolderError(f"{images} is no folder", "the --root of the benchmark", "change --images")
+    for folder, what, flag in (
+        (images, "the --root of the benchmark", "--images"),
+        (out.parent, "one to write into", "-o"),
+    ):
+        if folder is not None and not folder.is_dir():
+            raise FolderError(f"{folder} is no folder", what, f"change {flag}")
     markdown = out.with_suffix(".md")
     if markdown.exists() and not markdown.read_bytes().startswith(TITLE.encode()):
         raise FolderError(
