@@ -404,7 +404,7 @@ def test_weights_from_a_file_serve_every_verb(ttctune, tree, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "inspect", "merge", "models", "doctor"])
+@pytest.mark.parametrize("verb", ["fit", "evaluate", "predict", "inspect", "merge", "report", "models", "doctor"])
 def test_help_explains_every_verb_with_an_example(ttctune, verb, flag):
     done = ttctune(verb, flag)
     assert done.code == 0 and done.err == "" and f"ttctune {verb}" in done.out
