@@ -88,3 +88,11 @@ def test_jobs_of_a_process_share_one_backbone(job, model):
     record_of(replace(job, method="full"), conditions(model))
     assert run_job.opened(model, None) is backbone
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.model.state_dict().items())
+
+
+def test_linear_probes_of_other_seeds_find_the_features_that_one_has_kept(job, model, tmp_path):
+    probes = [replace(job, method="linear", seed=seed) for seed in (0, 1)]
+    kept = [record_of(probe, conditions(model, features=tmp_path / ".features")) for probe in probes]
+    assert len([*(tmp_path / ".features").iterdir()]) == 1
+    for probe, record in zip(probes, kept, strict=True):
+        assert record.failed is None and record.predictions == record_of(probe, conditions(model)).predictions

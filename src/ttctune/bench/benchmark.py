@@ -22,6 +22,9 @@ from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
 from ttctune.training.device import find_device
 
+#: Beside the results, for the jobs of this machine; may be removed at any time.
+FEATURES = ".features"
+
 
 def benchmark(
     suite: SuiteName,
@@ -81,7 +84,8 @@ def benchmark(
         raise RecipeError(f"--trials {trials} with --settings", "one of them", "leave the other out")
     tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
-    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads)
+    features = folder / FEATURES if local else None
+    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads, features)
     chosen = read_chosen(settings, methods) if settings else None
     grid = jobs_of(tasks, methods, seeds, split, chosen)
     backbone = _checked(grid, conditions)

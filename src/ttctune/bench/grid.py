@@ -73,6 +73,7 @@ class Conditions:
         precision: "fp32", "bf16", "fp16" or "auto".
         device: "auto", "cpu", "cuda" or "mps".
         threads: Of the CPU, for each job.
+        features: Folder in which jobs find the features of frozen layers, and keep them; None keeps none.
     """
 
     suite: SuiteName
@@ -83,11 +84,13 @@ class Conditions:
     precision: str = "fp32"
     device: str = "auto"
     threads: int = 1
+    features: Path | None = None
 
     def method(self, job: Job) -> Method:
-        """The method of a job, with its dial as the job has it."""
+        """The method of a job, with its dial as the job has it, and with the features that there are."""
         method = METHODS[job.method]
-        return method if job.dial is None else method.at(job.dial)
+        method = method if job.dial is None else method.at(job.dial)
+        return method if self.features is None else method.with_features(self.features)
 
     def recipe(self, job: Job) -> Recipe:
         """The recipe of a job.
