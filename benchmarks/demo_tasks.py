@@ -1,0 +1,47 @@
+r"""Writes the demo's four tasks as folders with an index.csv, for `ttctune bench --suite folder`.
+
+    python benchmarks/demo_tasks.py DIR
+    ttctune bench --suite folder --root DIR --model ttctune_vit_patch8_64 --image-size 48 --epochs 8 --precision fp32 \
+        --seeds 2 --methods linear,norm,bitfit,full,lora,lora+norm,ssf,sct,ttc,ttc-random --jobs 2 -o results/demo
+    ttctune report results/demo --images DIR -o report.html
+
+Sizes are those of `make demo`. Pictures of train and val are those that the demo makes with seed 0.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from PIL import Image
+
+from ttctune.demo.comparison import SMALL
+from ttctune.demo.tasks import TASKS
+
+
+def write(task: str, folder: Path) -> None:
+    """One task: PNG files, and an index.csv."""
+    parts = TASKS[task](SMALL.train, SMALL.val, 0)
+    classes = sorted({name for _, names in parts.values() for name in names})
+    folder.mkdir(parents=True)
+    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "split", "label", "class"])
+        for part, (images, names) in parts.items():
+            (folder / part).mkdir()
+            for number, (image, name) in enumerate(zip(images, names, strict=True)):
+                path = f"{part}/{number:04d}.png"
+                Image.fromarray(image).save(folder / path)
+                rows.writerow([path, part, classes.index(name), name])
+
+
+def main() -> None:
+    """Write all four."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="absent or empty")
+    folder = parser.parse_args().folder
+    for task in TASKS:
+        write(task, folder / task)
+
+
+if __name__ == "__main__":
+    main()
