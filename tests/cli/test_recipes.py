@@ -29,6 +29,13 @@ def test_a_run_goes_by_the_file_and_by_flags_before_it(ttctune, tree, model, min
     assert want.to_toml() in (tmp_path / "x" / "README.md").read_text()
 
 
+def test_a_run_by_a_file_ends_with_the_settings_it_went_by(ttctune, tree, model, mine, tmp_path):
+    done = fit(ttctune, tree, model, "--recipe", mine, "--channels", 5, "-o", tmp_path / "x")
+    want = Recipe(align_epochs=1, tune_epochs=1, batch_size=6, precision="fp32", channels=5)
+    assert done.code == 0 and want.to_toml() in done.out
+    assert "align_epochs" not in fit(ttctune, tree, model, *short_flags(), "-o", tmp_path / "y").out
+
+
 def test_the_recipe_that_a_run_saves_repeats_it_in_every_bit(ttctune, fitted, tree, model, tmp_path):
     done = fit(ttctune, tree, model, "--recipe", fitted / "recipe.toml", "-o", tmp_path / "x", "--quiet")
     assert done.code == 0 and sha(tmp_path / "x" / "adapter.safetensors") == sha(fitted / "adapter.safetensors")

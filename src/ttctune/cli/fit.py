@@ -21,6 +21,7 @@ RUNS = Path("runs")
 def command(
     data: Annotated[Path, typer.Option(help="Folder of images, with an index.csv, or of .tar shards.", metavar="DIR")],
     recipe: Recipe,
+    from_file: bool,
     model: Annotated[
         str | None,
         typer.Option(help="timm name, or local-dir:FOLDER; with --warm-start, its backbone.", metavar="NAME"),
@@ -102,7 +103,7 @@ def command(
         }
         print(json.dumps(result | found))
     elif not quiet:
-        printing.fitted(adapted, folder, data, weights)
+        printing.fitted(adapted, folder, data, weights, show_recipe=from_file)
 
 
 def _new_folder(parent: Path, model: str, data: Path) -> Path:

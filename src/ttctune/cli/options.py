@@ -110,9 +110,12 @@ def start(precision: str, threads: str | None, seed: str) -> str:
 
 
 def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb one flag for each setting of the recipe; it gets them, checked, as its argument `recipe`."""
+    """Give a verb one flag for each setting of the recipe; it gets them, checked, as its argument `recipe`.
+
+    Its argument `from_file` says whether some of them came from a file.
+    """
     signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.name != "recipe"]
+    own = [p for p in signature.parameters.values() if p.name not in ("recipe", "from_file")]
     flags = [_flag(name) for name in Recipe.model_fields]
     bases = [_keyword(name, annotation) for name, annotation in (("recipe", RecipeFile), ("preset", Preset))]
 
@@ -123,7 +126,7 @@ def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
         recipe = (
             Recipe.from_toml(file, **changes) if file else Recipe.preset(changes.pop("preset", "default"), **changes)
         )
-        command(recipe=recipe, **values)
+        command(recipe=recipe, from_file=file is not None, **values)
 
     parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *bases, *flags]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -49,8 +49,8 @@ def plan(plan: Plan, as_json: bool) -> None:
     print(f"\n{plan.recipe.to_toml()}", end="")
 
 
-def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> None:
-    """What `fit` reached, and the next commands to try."""
+def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None, *, show_recipe: bool) -> None:
+    """What `fit` reached, the settings it went by where a file had a say in them, and the next commands to try."""
     counts, metrics = adapted.parameters, adapted.metrics
     table = pairs_table()
     if metrics:
@@ -64,6 +64,8 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None) -> 
     table.add_row("saved", f"{folder} ({_size((folder / 'adapter.safetensors').stat().st_size)})")
     show(table)
     _show_thresholds(adapted.calibration)
+    if show_recipe:
+        print(f"\n{adapted.recipe.to_toml()}")
     tail = f" --weights {shlex.quote(str(weights))}" if weights else ""
     where = shlex.quote(str(folder))
     hint("next:")
