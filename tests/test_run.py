@@ -18,6 +18,7 @@ from ttctune import run as run_module
 from ttctune import two_stage as two_stage_module
 from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, ScoreError, TrainingError
 from ttctune.output_folder import CHECKPOINT, state_of
+from ttctune.plan import plan
 from ttctune.recipe import IMPORTANCES
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.progress import Reporter
@@ -529,10 +530,10 @@ def test_the_record_tells_how_the_run_was_made(name, tree, tmp_path):
 
 
 def test_a_plan_counts_what_a_run_would_train(name, tree, tmp_path):
-    plan = ttctune.run.plan(name, tree, short(), quiet=True)
+    found = plan(name, tree, short(), quiet=True)
     adapted = adapt(name, tree, short())
-    assert plan.parameters == adapted.parameters and plan.classes == 3
-    assert plan.images == {"train": 15, "val": 3} and plan.seconds > 0 and plan.memory > 1 << 20
+    assert found.parameters == adapted.parameters and found.classes == 3
+    assert found.images == {"train": 15, "val": 3} and found.seconds > 0 and found.memory > 1 << 20
 
 
 def test_another_input_size_is_used_and_kept(name, tmp_path):

@@ -8,7 +8,7 @@ from tests.run_helpers import SIDE, arrays, short
 
 import ttctune
 from ttctune.errors import RecipeError, ScoreError, SiteError
-from ttctune.run import plan
+from ttctune.plan import plan
 
 
 def test_the_default_sites_are_those_a_family_has(tmp_path, capsys):

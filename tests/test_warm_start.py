@@ -12,8 +12,9 @@ from tests.run_helpers import arrays, save_model, sha, short, tensors_of, vit
 import ttctune
 from ttctune.adapter_folder import read_record
 from ttctune.errors import AdapterError, BackboneError, FolderError, RecipeError
+from ttctune.plan import plan
 from ttctune.recipe import Recipe
-from ttctune.run import adapt, plan
+from ttctune.run import adapt
 from ttctune.training.checkpoint import Checkpoint
 
 COLOURS = np.array(["blue", "green", "red"])

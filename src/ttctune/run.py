@@ -1,7 +1,6 @@
 """A run from a model and a folder of images to an adapted model: prepare, adapt, keep."""
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from ttctune import adapter_folder
 from ttctune.adapted import BATCH, Adapted
-from ttctune.adapter_folder import selection_of
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
@@ -32,13 +30,12 @@ from ttctune.run_folder import run_folder
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.compilation import compiler_found
 from ttctune.training.device import find_device
-from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision, by_hand, candidates, measure
 from ttctune.training.processes import Processes, join
 from ttctune.training.progress import Reporter
-from ttctune.training.stage import TUNE, stages_of
+from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer
-from ttctune.two_stage import select, two_stage
+from ttctune.two_stage import two_stage
 from ttctune.warm_start import VAL_MAYBE_SEEN, WarmStart, about, first_state
 
 
@@ -61,29 +58,6 @@ class Run:
     images: ImageData
     recipe: Recipe
     state: Checkpoint = field(default_factory=Checkpoint)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do, measured on one batch.
-
-    Attributes:
-        parameters: Trained parameters of channels, norms and head.
-        classes: Number of classes.
-        images: Part -> number of images.
-        precision: How it would compute, and why.
-        seconds: Estimated time of training and scoring.
-        memory: Estimated peak memory of the process (CPU) or of the device, in bytes.
-        recipe: The settings, those of a warm start among them.
-    """
-
-    parameters: dict[str, int]
-    classes: int
-    images: dict[str, int]
-    precision: Precision
-    seconds: float
-    memory: int
-    recipe: Recipe
 
 
 def adapt(
@@ -139,7 +113,7 @@ def adapt(
     with processes.together(), ExitStack() as stack:
         stack.callback(reporter.stop)
         begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if start and resume and out else None)
-        source, recipe = _settings(start, model, recipe, begun)
+        source, recipe = settings_of(start, model, recipe, begun)
         own = out if processes.main else None
         folder = stack.enter_context(run_folder(own, source, recipe, resume, overwrite, start.name if start else None))
         cache = folder.working / CHECKPOINT if folder else None
@@ -171,33 +145,6 @@ def adapt(
             adapted.write_files(folder.working)
             finish(folder.working, folder.path)
     return adapted
-
-
-def plan(
-    model: str | nn.Module | None,
-    data: Any,
-    recipe: Recipe | None = None,
-    weights: str | Path | None = None,
-    *,
-    warm_start: str | Path | Adapted | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    workers: int | None = None,
-    quiet: bool = False,
-) -> Plan:
-    """What `adapt` would train, how long it would take and how much memory, from a few steps on the real images.
-
-    The arguments are those of `adapt`; nothing is written.
-    """
-    place = find_device(device, threads)
-    processes = join(place)
-    reporter = Reporter(quiet or not processes.main)
-    start = None if warm_start is None else WarmStart(warm_start, model, weights)
-    with processes.together():
-        source, recipe = _settings(start, model, recipe, None)
-        run = prepare(source, data, recipe, weights, place, reporter, None, processes, workers)
-        state = first_state(start, run.attachment, run.images, run.recipe) if start else Checkpoint()
-        return _planned(run, settle(run, state))
 
 
 def prepare(
@@ -325,34 +272,7 @@ def describe(run: Run) -> str:
     )
 
 
-def _planned(run: Run, state: Checkpoint) -> Plan:
-    trainer, recipe = run.trainer, run.recipe
-    random = {site.name: torch.rand(site.width) for site in run.sites}
-    seconds = 0.0
-    for stage in stages_of(recipe, state.stage):
-        scored = stage.name == TUNE and state.stage != TUNE
-        if stage.name == TUNE:
-            chosen = select(random, run.sites, recipe) if scored else selection_of(state.adapter)
-            run.attachment.tune(run.sites, chosen, recipe.form)
-            trainer.model.to(trainer.device)
-        groups = stage.groups(run.attachment, recipe.weight_decay)
-        trainer.probe(groups, trainer.precision)
-        start = time.perf_counter()
-        trainer.probe(groups, trainer.precision)
-        epoch = (time.perf_counter() - start) * len(trainer.images) / min(recipe.batch_size, len(trainer.images))
-        seconds += epoch * (stage.epochs + scored)  # scoring costs about an epoch
-    return Plan(
-        run.attachment.parameter_counts(),
-        len(run.images.classes),
-        {name: len(part) for name, part in run.images.parts.items()},
-        trainer.precision,
-        seconds,
-        peak_memory(trainer.device),
-        recipe,
-    )
-
-
-def _settings(
+def settings_of(
     start: WarmStart | None, model: str | nn.Module | None, recipe: Recipe | None, begun: Mapping[str, Any] | None
 ) -> tuple[str | nn.Module | Backbone, Recipe]:
     """Model and recipe as given, completed by the warm start."""

@@ -53,7 +53,8 @@ def command(
     """Adapt a pre-trained model to your images: align, score the channels, tune those that matter."""
     from ttctune.cli import printing
     from ttctune.output_folder import unfinished
-    from ttctune.run import adapt, plan
+    from ttctune.plan import plan
+    from ttctune.run import adapt
     from ttctune.training.device import find_device
     from ttctune.training.processes import join
 

@@ -15,7 +15,7 @@ from ttctune.adapter_folder import Record
 from ttctune.calibration import Calibration
 from ttctune.cli.tables import fits, hint, pairs_table, show, table_of
 from ttctune.evaluation import Evaluation
-from ttctune.run import Plan
+from ttctune.plan import Plan
 from ttctune.warm_start import about
 
 #: Classes up to which a confusion matrix is a table, if it fits; larger ones are listed by their worst pairs.
