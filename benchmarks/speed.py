@@ -73,7 +73,7 @@ def attached(size: int, form: str | None) -> Attachment:
     if form is not None:
         sites = base.sites(recipe.sites)
         importance = {site.name: torch.rand(site.width) for site in sites}
-        result.tune(sites, select(importance, sites, result, recipe), form)
+        result.tune(sites, select(importance, sites, recipe), form)
     return result
 
 
