@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from ttctune.cli.options import Device, Json, Quiet, Weights, threads_of, whole_number
+from ttctune.cli.options import Device, Json, Quiet, Weights, number_up_to, threads_of, whole_number
 from ttctune.cli.tables import hint, show, table_of
 from ttctune.errors import RecipeError
 
@@ -96,7 +96,7 @@ def command(
         threads=threads_of(threads),
         device=device,
         address=address,
-        gpus=_share("--gpus", gpus),
+        gpus=number_up_to(64, "--gpus", gpus, "a share of a GPU, or a number of them"),
         quiet=quiet,
     )
     if as_json:
@@ -120,13 +120,3 @@ def _one_of(flag: str, text: str, words: tuple[str, ...]) -> str:
     if text not in words:
         raise RecipeError(f"{flag} {text}", " or ".join(words), f"change {flag}")
     return text
-
-
-def _share(flag: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 64:
-        raise RecipeError(f"{flag} {text}", "a share of a GPU, or a number of them", f"change {flag}")
-    return value

@@ -71,14 +71,21 @@ def probability(flag: str, text: str | None) -> float | None:
     Raises:
         RecipeError: It is none, or out of bounds.
     """
-    if text is None:
-        return None
+    return None if text is None else number_up_to(1, flag, text, "a probability between 0 and 1")
+
+
+def number_up_to(most: float, flag: str, text: str, expected: str) -> float:
+    """Read a number from 0 to `most`.
+
+    Raises:
+        RecipeError: It is none, or out of bounds.
+    """
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:
-        raise RecipeError(f"{flag} {text}", "a probability between 0 and 1", f"change {flag}")
+    if not 0 <= value <= most:
+        raise RecipeError(f"{flag} {text}", expected, f"change {flag}")
     return value
 
 

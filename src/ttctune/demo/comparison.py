@@ -1,7 +1,6 @@
 """The comparison of the demo: every method on every task, one process a core."""
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ttctune.adapted import Adapted
 from ttctune.backbone.embedded import NAME
 from ttctune.bench.methods import METHODS, recipe_for
 from ttctune.demo.tasks import TASKS
+from ttctune.machine import usable_cores
 from ttctune.run import adapt, prepare
 from ttctune.training.device import find_device
 from ttctune.training.progress import Reporter
@@ -83,8 +83,7 @@ def folder_of(job: Job, out: Path) -> Path:
 
 def results_of(jobs: Iterable[Job], size: Size, out: Path) -> Iterator[Result]:
     """Do the jobs, one process a core, and yield each result as it comes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(work, job, size, out) for job in jobs]
         try:
             for future in as_completed(futures):
