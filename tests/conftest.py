@@ -16,3 +16,13 @@ settings.load_profile("quick")
 def _seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """As if the tasks of VTAB-1k had as few images as those that tests write."""
+    from tests.bench.vtab_tree import COUNTS
+
+    from ttctune.bench.suites import VtabTask
+
+    monkeypatch.setattr(VtabTask, "sizes", property(lambda row: COUNTS))

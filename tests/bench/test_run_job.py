@@ -9,7 +9,8 @@ from tests.bench.tasks import conditions
 
 from ttctune.bench import run_job
 from ttctune.bench.grid import Job
-from ttctune.bench.record import unpacked, unpacked_names
+from ttctune.bench.legacy import IMAGENET, LEGACY, Legacy
+from ttctune.bench.record import protocol_key, unpacked, unpacked_names
 from ttctune.bench.run_job import record_of
 
 
@@ -96,3 +97,45 @@ def test_linear_probes_of_other_seeds_find_the_features_that_one_has_kept(job, m
     assert len([*(tmp_path / ".features").iterdir()]) == 1
     for probe, record in zip(probes, kept, strict=True):
         assert record.failed is None and record.predictions == record_of(probe, conditions(model)).predictions
+
+
+@pytest.mark.parametrize(("name", "mean"), [("imagenet-colours", 0.485), ("unchanged-colours", 0.0)])
+def test_an_old_protocol_changes_the_colours_and_is_named(job, model, name, mean):
+    job, ours = replace(job, split="test"), conditions(model)
+    record = record_of(job, replace(ours, legacy=name))
+    assert record.failed is None and record.protocol.legacy == name
+    assert record.protocol.normalisation.mean[0] == mean
+    assert protocol_key(record) != protocol_key(record_of(job, ours))
+    assert record_of(job, ours).protocol.normalisation.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("method", ["linear", "ttc", "norm"])
+def test_the_best_test_epoch_is_kept_where_an_old_protocol_says_so(job, model, monkeypatch, method):
+    labels = np.repeat([0, 1, 2], 2)
+    seen = []
+    wrong, right = np.zeros(6, dtype=np.int64), labels
+
+    def guesses(run, images):
+        run.trainer.model.eval()
+        seen.append(len(run.state.history))
+        return right if len(seen) == 2 else wrong
+
+    monkeypatch.setattr(run_job, "_guesses", guesses)
+    monkeypatch.setitem(LEGACY, "best-test-epoch", Legacy(IMAGENET, every=2))
+    job = replace(job, split="test", method=method)
+    record = record_of(job, conditions(model, epochs=5, legacy="best-test-epoch"))
+    assert record.failed is None, record.failed
+    assert len(seen) == 3 and record.accuracy == 1.0 and unpacked(record.predictions).tolist() == labels.tolist()
+    assert len(record.history) == 5
+
+
+def test_looking_at_the_test_images_in_between_changes_no_training(job, model, monkeypatch):
+    monkeypatch.setitem(LEGACY, "best-test-epoch", Legacy(IMAGENET, every=1))
+    kept = []
+    original = run_job._guesses
+    monkeypatch.setattr(run_job, "_guesses", lambda run, images: kept.append(original(run, images)) or kept[-1])
+    job = replace(job, split="test")
+    looked = record_of(job, conditions(model, epochs=3, legacy="best-test-epoch"))
+    plain = record_of(job, conditions(model, epochs=3, legacy="imagenet-colours"))
+    assert [row["loss"] for row in looked.history] == [row["loss"] for row in plain.history]
+    assert looked.accuracy == max((guess == unpacked(looked.labels)).mean() for guess in kept[:4])

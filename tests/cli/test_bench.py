@@ -65,6 +65,8 @@ def imagined(monkeypatch):
         (["--device", "tpu"], "device 'tpu'"),
         (["--address", "x:1"], "--engine ray"),
         (["--trials", "3", "--settings", "x.toml"], "leave the other out"),
+        (["--legacy", "best"], "imagenet-colours or unchanged-colours or best-test-epoch"),
+        (["--legacy", "best-test-epoch"], "add --split test"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -137,6 +139,12 @@ def test_the_results_of_another_split_are_refused(bench, imagined, tmp_path):
     assert done.code == 1 and "split test; expected val, as the results in" in done.err
     assert (tmp_path / "out" / "suite.json").read_text() == before
     assert json.loads(before)["format"] == 1
+
+
+def test_old_protocols_and_ours_do_not_share_a_folder(bench, imagined, tmp_path):
+    bench("--split", "test")
+    done = bench("--split", "test", "--legacy", "imagenet-colours")
+    assert done.code == 1 and "legacy imagenet-colours; expected None, as the results in" in done.err
 
 
 def test_another_model_of_the_same_name_is_refused(bench, imagined, tmp_path):

@@ -10,6 +10,7 @@ from ttctune.bench.engine import Engine
 from ttctune.bench.engine_local import LocalEngine
 from ttctune.bench.engine_ray import RayEngine
 from ttctune.bench.grid import Conditions, Job, check_methods, jobs_of
+from ttctune.bench.legacy import LEGACY
 from ttctune.bench.progress import Progress
 from ttctune.bench.record import SplitName, SuiteName
 from ttctune.bench.results_folder import Header, results_folder
@@ -40,6 +41,7 @@ def benchmark(
     image_size: int | None = None,
     precision: str = "fp32",
     trials: int = 0,
+    legacy: str | None = None,
     settings: Path | None = None,
     engine: Literal["local", "ray"] = "local",
     jobs: int | None = None,
@@ -64,6 +66,7 @@ def benchmark(
         image_size: Side of the pictures in pixels; None takes the model's own.
         precision: "fp32", "bf16", "fp16" or "auto".
         trials: Settings that are tried for each method on each task, on val; 0 takes the recipe's.
+        legacy: An old protocol to imitate, a key of `LEGACY`, with split "test" alone; None for ours.
         settings: TOML file of settings that were chosen beforehand, with a table for each method.
         engine: "local": processes of this machine; "ray": a Ray cluster.
         jobs: How many run at the same time; None is 1 locally, and as many as there is room for on Ray.
@@ -82,10 +85,11 @@ def benchmark(
         raise RecipeError(f"{given} with --engine local", "--engine ray", "add --engine ray, or leave it out")
     if trials and settings:
         raise RecipeError(f"--trials {trials} with --settings", "one of them", "leave the other out")
+    _check_legacy(legacy, split)
     tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     features = folder / FEATURES if local else None
-    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads, features)
+    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads, features, legacy)
     chosen = read_chosen(settings, methods) if settings else None
     grid = jobs_of(tasks, methods, seeds, split, chosen)
     backbone = _checked(grid, conditions)
@@ -98,6 +102,7 @@ def benchmark(
         image_size=image_size,
         precision=precision,
         trials=trials,
+        legacy=legacy,
     )
     progress = Progress(quiet)
     with results_folder(folder, header):
@@ -105,6 +110,13 @@ def benchmark(
         with _engine(local, conditions, jobs, address, gpus) as where:
             progress.say(f"{len(tasks)} tasks x {len(methods)} methods: {len(grid)} jobs; {where.title}")
             return run_grid(grid, conditions, folder, where, progress, search)
+
+
+def _check_legacy(legacy: str | None, split: SplitName) -> None:
+    if legacy is not None and legacy not in LEGACY:
+        raise RecipeError(f"--legacy {legacy[:100]}", " or ".join(LEGACY), "choose one of these, or leave it out")
+    if legacy is not None and split != "test":
+        raise RecipeError(f"--legacy {legacy} with --split {split}", "--split test", "add --split test")
 
 
 def _engine(local: bool, conditions: Conditions, jobs: int | None, address: str | None, gpus: float) -> Engine:
@@ -117,6 +129,8 @@ def _checked(grid: Iterable[Job], conditions: Conditions) -> Backbone:
     for job in {job.method: job for job in grid}.values():
         conditions.recipe(job)
     backbone = opened(conditions.model, conditions.weights)
+    if conditions.legacy:
+        LEGACY[conditions.legacy].applied(backbone)
     if conditions.image_size:
         attach(backbone, 2, image_size=(conditions.image_size, conditions.image_size))
     return backbone

@@ -74,6 +74,7 @@ class Conditions:
         device: "auto", "cpu", "cuda" or "mps".
         threads: Of the CPU, for each job.
         features: Folder in which jobs find the features of frozen layers, and keep them; None keeps none.
+        legacy: An old protocol to imitate, a key of `LEGACY`; None for ours.
     """
 
     suite: SuiteName
@@ -85,6 +86,7 @@ class Conditions:
     device: str = "auto"
     threads: int = 1
     features: Path | None = None
+    legacy: str | None = None
 
     def method(self, job: Job) -> Method:
         """The method of a job, with its dial as the job has it, and with the features that there are."""

@@ -33,6 +33,7 @@ class Header(BaseModel):
         image_size: Side of the pictures in pixels; None for the model's own.
         precision: As asked for.
         trials: Of the search, for each method on each task.
+        legacy: The old protocol that is imitated; None for ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class Header(BaseModel):
     image_size: int | None = Field(None, ge=1)
     precision: str = "fp32"
     trials: int = Field(0, ge=0)
+    legacy: str | None = None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ttctune.adapted import BATCH
 from ttctune.backbone.model import Backbone
 from ttctune.backbone.opening import open_backbone
 from ttctune.bench.grid import Conditions, Job
+from ttctune.bench.legacy import LEGACY, BestEpoch
 from ttctune.bench.record import Normalisation, Protocol, Record, packed, packed_names
 from ttctune.bench.suites import TaskData, data_of
 from ttctune.errors import TtcError
@@ -39,12 +40,14 @@ class Listener(Reporter):
     Attributes:
         epochs: In all.
         advance: Told after each epoch.
+        look: Called after each epoch with the number of epochs behind.
         history: One row an epoch: stage, epoch, loss, accuracy, seconds.
     """
 
     quiet: bool = True
     epochs: int = 1
     advance: Advance = lambda share: None
+    look: Callable[[int], None] = lambda epochs: None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def epoch(self, title: str, loss: float, accuracy: float, seconds: float) -> None:
@@ -52,6 +55,7 @@ class Listener(Reporter):
         stage, _, number = title.rpartition(" ")
         row = {"stage": stage, "epoch": int(number.partition("/")[0])}
         self.history.append(row | {"loss": loss, "accuracy": accuracy, "seconds": seconds})
+        self.look(len(self.history))
         self.advance(min(1.0, len(self.history) / self.epochs))
 
 
@@ -82,14 +86,22 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     method, recipe = conditions.method(job), conditions.recipe(job)
     listener = Listener(epochs=recipe.align_epochs + recipe.tune_epochs, advance=advance)
     data = data_of(job.task, job.split, job.fold)
+    legacy = LEGACY[conditions.legacy] if conditions.legacy else None
     backbone = opened(conditions.model, conditions.weights)
+    backbone = legacy.applied(backbone) if legacy else backbone
     run = prepare(backbone, data.data, recipe, None, place, listener, None, workers=conditions.threads)
     settle(run, Checkpoint())
+    best = None
+    if legacy and legacy.every:
+        early = _scored(data, run, conditions.threads)
+        best = BestEpoch(legacy.every, lambda: _guesses(run, early), early.labels.numpy())
+        listener.look = best.look
     start = time.perf_counter()
     parameters = method.train(run)
     seconds = time.perf_counter() - start
     scored = _scored(data, run, conditions.threads)
     guesses = _guesses(run, scored)
+    guesses = best.better_than(guesses) if best else guesses
     return Record(
         **_about(job, conditions),
         settings=conditions.settings(job) | {"sites": [*run.recipe.sites]},
@@ -165,6 +177,7 @@ def _protocol(run: Run, conditions: Conditions, data: TaskData) -> Protocol:
             "numpy": version("numpy"),
             "python": platform.python_version(),
         },
+        legacy=conditions.legacy,
     )
 
 

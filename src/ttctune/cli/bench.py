@@ -44,6 +44,14 @@ def command(
         str,
         typer.Option(help="Settings to try for each method on each task, on val alone; 0: the recipe's.", metavar="N"),
     ] = "0",
+    legacy: Annotated[
+        str | None,
+        typer.Option(
+            help="Imitate an old protocol, to reproduce old numbers: imagenet-colours, unchanged-colours, or "
+            "best-test-epoch, which chooses on test. Labelled in every record and table.",
+            metavar="NAME",
+        ),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +98,7 @@ def command(
         image_size=None if image_size is None else whole_number("--image-size", image_size),
         precision=precision,
         trials=whole_number("--trials", trials, least=0),
+        legacy=legacy,
         settings=settings,
         engine=_one_of("--engine", engine, ("local", "ray")),  # type: ignore[arg-type]
         jobs=None if jobs is None else whole_number("--jobs", jobs),

@@ -5,26 +5,18 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.bench.vtab_tree import write_vtab_task, write_vtab_tree
+from tests.bench.vtab_tree import COUNTS, write_vtab_task, write_vtab_tree
 
-from ttctune.bench.suites import VTAB, Task, VtabTask, data_of
+from ttctune.bench.suites import VTAB, Task, data_of
 from ttctune.bench.suites.check import Finding, check_vtab, foreign_folders
 from ttctune.bench.suites.copies import DEFAULT_JPEG, describe_copy, encoding_of
 from ttctune.errors import DataError
-
-SMALL = {"train": 16, "val": 8, "test": 12}
-
-
-@pytest.fixture
-def small(monkeypatch) -> None:
-    """As if VTAB-1k had a few images a task."""
-    monkeypatch.setattr(VtabTask, "sizes", property(lambda row: SMALL))
 
 
 @pytest.fixture
 def kitti(small, tmp_path) -> Path:
     """One task, with nothing wrong."""
-    return write_vtab_task(tmp_path / "vtab" / "kitti", SMALL, 4)
+    return write_vtab_task(tmp_path / "vtab" / "kitti", COUNTS, 4)
 
 
 def found(root: Path, task: str = "kitti", **how: bool) -> Finding:
@@ -44,7 +36,7 @@ def test_a_whole_task_is_ok_and_the_others_say_how_to_get_them(kitti):
     states = {finding.task: finding.state for finding in findings}
     assert states.pop("kitti") == "ok" and set(states.values()) == {"missing"}
     whole = found(kitti.parent)
-    assert whole.images == SMALL and whole.classes == 4 and not whole.problems
+    assert whole.images == COUNTS and whole.classes == 4 and not whole.problems
     assert (whole.copy, whole.lossy) == ("lossless (PNG)", False)
     assert "vtab export --from tfds --task dtd" in found(kitti.parent, "dtd").problems[0]
 

@@ -11,7 +11,7 @@ from tests.images.shards import sample, write_tar
 
 from models import tiny
 from run_helpers import short
-from ttctune.bench.suites import VTAB, Task, data_of, tasks_of
+from ttctune.bench.suites import VTAB, Task, VtabTask, data_of, tasks_of
 from ttctune.bench.suites.splits import fold_of_each
 from ttctune.errors import DataError
 from ttctune.images import open_images
@@ -41,6 +41,7 @@ def task(tmp_path) -> Task:
 class TestTasks:
     """Which tasks a suite has."""
 
+    @pytest.mark.usefixtures("small")
     def test_vtab_has_its_19_in_order_with_groups_and_classes(self, tree):
         tasks = tasks_of("vtab", tree)
         assert [task.name for task in tasks] == list(VTAB)
@@ -49,6 +50,24 @@ class TestTasks:
     def test_missing_tasks_are_all_named(self, tree, tmp_path):
         root = shutil.copytree(tree, tmp_path / "some", ignore=shutil.ignore_patterns("kitti", "dtd"))
         with pytest.raises(DataError, match=r"lacks 2 of the 19 tasks of VTAB: dtd, kitti; .*ttctune vtab check"):
+            tasks_of("vtab", root)
+
+    def test_lists_of_another_length_are_refused_and_the_first_named(self, tree, monkeypatch):
+        sizes = {"train": COUNTS["train"], "val": COUNTS["val"], "test": COUNTS["test"] + 1}
+        monkeypatch.setattr(VtabTask, "sizes", property(lambda row: sizes))
+        said = r"cifar/test.txt has 12 images, and 18 more lists; expected 13; `ttctune vtab check .*` names all"
+        with pytest.raises(DataError, match=said):
+            tasks_of("vtab", tree)
+
+    @pytest.mark.usefixtures("small")
+    def test_one_list_for_train_and_val_has_the_length_of_both(self, tree, tmp_path):
+        root = shutil.copytree(tree, tmp_path / "joined")
+        (root / "kitti" / "train800.txt").unlink()
+        (root / "kitti" / "val200.txt").unlink()
+        assert len(tasks_of("vtab", root)) == len(VTAB)
+        both = root / "kitti" / "train800val200.txt"
+        both.write_text(both.read_text().partition("\n")[2])
+        with pytest.raises(DataError, match=r"train800val200.txt has 23 images; expected 24"):
             tasks_of("vtab", root)
 
     def test_every_folder_with_images_is_a_task_however_they_lie_in_it(self, tmp_path):

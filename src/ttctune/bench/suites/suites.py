@@ -1,14 +1,15 @@
 """The suites: which tasks they have, and where those lie."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ttctune.bench.suites.task import Task
-from ttctune.bench.suites.vtab import VTAB, folder_of, folders_in
+from ttctune.bench.suites.vtab import BOTH, LISTS, VTAB, VtabTask, folder_of, folders_in
 from ttctune.errors import DataError
 from ttctune.images import holds_data
 from ttctune.images.sources.image_files import read_lines
+from ttctune.images.sources.vtab_lists import list_files, read_list
 
 #: Beside the tasks of a folder suite, it may say which group each is of.
 INDEX = "index.csv"
@@ -34,7 +35,7 @@ def vtab_tasks(root: Path) -> tuple[Task, ...]:
     """The 19 tasks of VTAB, in the order of its tables; all have to be there.
 
     Raises:
-        DataError: Tasks are missing, or `root` is no folder.
+        DataError: Tasks are missing, a list has more or fewer images than VTAB's, or `root` is no folder.
     """
     folders = {name: folder_of(row, root) for name, row in VTAB.items()}
     missing = [name for name, folder in folders.items() if folder is None]
@@ -42,7 +43,12 @@ def vtab_tasks(root: Path) -> tuple[Task, ...]:
         given = f"{root} lacks {len(missing)} of the {len(VTAB)} tasks of VTAB: {', '.join(missing)}"
         advice = f"`ttctune vtab check {root}` says where to get them; the suite `folder` takes what is there"
         raise DataError(given, "a folder for each", advice)
-    return tuple(Task(name, VTAB[name].group, VTAB[name].classes, folder) for name, folder in folders.items() if folder)
+    found = {name: folder for name, folder in folders.items() if folder}
+    if wrong := [line for name, folder in found.items() for line in _wrong_counts(VTAB[name], folder)]:
+        more = f", and {len(wrong) - 1} more lists" if len(wrong) > 1 else ""
+        advice = f"`ttctune vtab check {root}` names all; the suite `folder` takes what is there"
+        raise DataError(f"{wrong[0][0]}{more}", wrong[0][1], advice)
+    return tuple(Task(name, VTAB[name].group, VTAB[name].classes, folder) for name, folder in found.items())
 
 
 def folder_tasks(root: Path) -> tuple[Task, ...]:
@@ -61,6 +67,15 @@ def folder_tasks(root: Path) -> tuple[Task, ...]:
 
 
 SUITES: Mapping[str, Callable[[Path], tuple[Task, ...]]] = {"vtab": vtab_tasks, "folder": folder_tasks}
+
+
+def _wrong_counts(row: VtabTask, folder: Path) -> Iterator[tuple[str, str]]:
+    """What a list has, and what it should have, for each that differs; a list that is not there may not be needed."""
+    expected = {LISTS[part]: number for part, number in row.sizes.items()}
+    expected[BOTH] = row.sizes["train"] + row.sizes["val"]
+    for path in list_files(folder).values():
+        if (number := len(read_list(path))) != expected[path.stem]:
+            yield f"{path} has {number:,} images", f"{expected[path.stem]:,}"
 
 
 def _groups(index: Path) -> dict[str, str]:
