@@ -1,6 +1,5 @@
 """Pictures decoded by threads, in the order asked for, a few ahead of the one in use."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from ttctune.backbone.description import InputDescription
 from ttctune.errors import DataError
 from ttctune.images.decoding import decode_picture, strict_pillow
 from ttctune.images.pictures import Picture, picture_name
+from ttctune.machine import usable_cores
 
 #: Called as pictures get ready: how many are done, and how many there are.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -21,8 +21,7 @@ Skipped: TypeAlias = tuple[int, str]
 
 def default_threads() -> int:
     """One thread per core that this process may use, eight at most."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return min(8, usable_cores())
 
 
 def decoded(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ttctune.bench.suites import AVERAGES, VTAB, VTAB_GROUPS, group_means, mean_of_groups, mean_of_tasks
+from ttctune.bench.suites import VTAB
 from ttctune.bench.suites.vtab import Piece, folder_of, row_of, where_to_get
 from ttctune.errors import DataError
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "vtab.md"
 
 
 def test_there_are_seven_four_and_eight_tasks_of_940_classes() -> None:
-    assert Counter(VTAB_GROUPS.values()) == {"natural": 7, "specialised": 4, "structured": 8}
+    assert Counter(row.group for row in VTAB.values()) == {"natural": 7, "specialised": 4, "structured": 8}
     assert sum(row.classes for row in VTAB.values()) == 940
     assert all(row.sizes["train"] == 800 and row.sizes["val"] == 200 for row in VTAB.values())
 
@@ -81,28 +81,3 @@ def test_what_cannot_be_fetched_says_so(tmp_path) -> None:
     assert "by hand" in where_to_get(VTAB["resisc45"], tmp_path) and "by hand" not in where_to_get(
         VTAB["dtd"], tmp_path
     )
-
-
-def test_the_two_averages_weigh_tasks_and_groups() -> None:
-    values = {task: {"natural": 70.0, "specialised": 80.0, "structured": 50.0}[group] for task, group in
-              VTAB_GROUPS.items()}  # fmt: skip
-    assert mean_of_tasks(values) == pytest.approx((7 * 70 + 4 * 80 + 8 * 50) / 19)
-    assert mean_of_groups(values) == pytest.approx(200 / 3)
-    assert group_means(values) == {"natural": 70.0, "specialised": 80.0, "structured": 50.0}
-    assert [average(values) for average in AVERAGES.values()] == [mean_of_tasks(values), mean_of_groups(values)]
-
-
-def test_averages_go_over_the_groups_of_any_suite() -> None:
-    groups = {"a": "x", "b": "x", "c": "y"}
-    values = {"a": 1.0, "b": 2.0, "c": 6.0}
-    assert (mean_of_tasks(values, groups), mean_of_groups(values, groups)) == (3.0, 3.75)
-
-
-@pytest.mark.parametrize("change", [{"drop": "kitti"}, {"add": "imagenet"}])
-@pytest.mark.parametrize("average", [mean_of_tasks, mean_of_groups, group_means])
-def test_no_task_drops_out_of_an_average_or_slips_in(average, change) -> None:
-    values = dict.fromkeys(VTAB, 50.0)
-    values.pop(change.get("drop"), None)
-    values |= {change["add"]: 1.0} if "add" in change else {}
-    with pytest.raises(DataError, match=next(iter(change.values()))):
-        average(values)
