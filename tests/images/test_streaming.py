@@ -184,7 +184,7 @@ print(count, peak_memory(torch.device("cpu")) - before)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "shards"])
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, kind):
-    """Ten times as many cost paths and labels, below a kilobyte each, where decoded they take twelve."""
+    """Ten times as many cost paths and labels, below two kilobytes each, where decoded they take twelve."""
     from .shards import png, write_tar
 
     picture, peaks = png(), {}
@@ -206,4 +206,4 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, kind):
         done = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         assert count == int(done[0])
         peaks[count] = int(done[1])
-    assert peaks[10_000] - peaks[1_000] < 9_000 * 1_000
+    assert peaks[10_000] - peaks[1_000] < 9_000 * 2_000
