@@ -112,6 +112,34 @@ def test_settings_chosen_beforehand_stand_in_the_records(bench, imagined, tmp_pa
     assert done.code == 1 and "made with learning_rate = 0.003; expected 0.001" in done.err
 
 
+def test_a_variant_stands_beside_its_method_with_settings_of_its_own(bench, imagined, tmp_path):
+    file = tmp_path / "variants.toml"
+    file.write_text('["ttc@few"]\nchannels = 0.125\n["lora@r=2"]\nrank = 2\n')
+    imagined.instead = lambda job: None
+    assert bench("--settings", file, methods="ttc,ttc@few,lora@r=2").code == 0
+    methods = ("ttc", "ttc@few", "lora@r=2")
+    settings = {m: json.loads((tmp_path / f"out/ants/{m}/seed0.json").read_text())["settings"] for m in methods}
+    assert (settings["ttc"]["channels"], settings["ttc@few"]["channels"]) == (0.25, 0.125)
+    assert settings["lora@r=2"]["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "text", "reason"),
+    [
+        ("ttc@few", "[ttc]\nchannels = 8", 'ttc@few without settings; expected a table ["ttc@few"]'),
+        ("ttc@few", '["ttc@few"]', "ttc@few without settings"),
+        ("tcc@few", '["ttc@few"]\nchannels = 8', "method 'tcc@few'"),
+        ("ttc@../few", '["ttc@few"]\nchannels = 8', "variant 'ttc@../few'"),
+        ("ttc@", '["ttc@"]\nchannels = 8', "variant 'ttc@'"),
+    ],
+)
+def test_a_variant_that_is_none_is_refused(bench, tmp_path, methods, text, reason):
+    (tmp_path / "variants.toml").write_text(text)
+    done = bench("--settings", tmp_path / "variants.toml", methods=methods)
+    assert (done.code, len(done.err.splitlines())) == (1, 1) and reason in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ttctune.backbone.model import Backbone
-from ttctune.bench.chosen import read_chosen
+from ttctune.bench.chosen import check_variants, read_chosen
 from ttctune.bench.engine import Engine
 from ttctune.bench.engine_local import LocalEngine
 from ttctune.bench.engine_ray import RayEngine
@@ -56,7 +56,7 @@ def benchmark(
     Args:
         suite: "vtab", or "folder": any folders of tasks.
         root: Where the tasks are.
-        methods: Keys of `METHODS`.
+        methods: Keys of `METHODS`, or variants of them whose settings stand in `settings`.
         model: timm name or local-dir:FOLDER.
         folder: Of results: absent, empty, or with results of the same suite, split, model, ... to go on with.
         weights: A weights file for the model, instead of timm's hub.
@@ -90,7 +90,8 @@ def benchmark(
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     features = folder / FEATURES if local else None
     conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads, features, legacy)
-    chosen = read_chosen(settings, methods) if settings else None
+    chosen = read_chosen(settings, methods) if settings else {}
+    check_variants(methods, chosen)
     grid = jobs_of(tasks, methods, seeds, split, chosen)
     backbone = _checked(grid, conditions)
     header = Header(

@@ -4,13 +4,16 @@
 learning_rate = 0.003
 rank = 16
 trials = 4            # how many were tried on val; left out where nobody tried any
+
+["lora@wide"]         # a variant: LoRA again, beside the first, with other settings
+rank = 64
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ttctune.bench.methods import METHODS
+from ttctune.bench.methods import METHODS, VARIANT, method_of
 from ttctune.errors import RecipeError
 from ttctune.settings_file import read_settings
 
@@ -25,15 +28,26 @@ def read_chosen(path: Path, methods: Iterable[str]) -> dict[str, dict[str, Any]]
     chosen = {}
     known = tuple(methods)
     for name, table in read_settings(path).values.items():
-        if name not in METHODS or not isinstance(table, dict):
+        if name.partition(VARIANT)[0] not in METHODS or not isinstance(table, dict):
             raise RecipeError(f"{path}: {name[:100]}", f"a table [METHOD], of {', '.join(METHODS)}", "correct it")
         if name in known:
             chosen[name] = _of_jobs(path, name, table)
     return chosen
 
 
+def check_variants(methods: Iterable[str], chosen: Mapping[str, Any]) -> None:
+    """Every variant needs settings of its own, or it would be its method under another name.
+
+    Raises:
+        RecipeError: One has none.
+    """
+    for name in methods:
+        if VARIANT in name and not chosen.get(name, {}).get("settings") and chosen.get(name, {}).get("dial") is None:
+            raise RecipeError(f"{name} without settings", f'a table ["{name}"] in --settings FILE', "add it")
+
+
 def _of_jobs(path: Path, method: str, table: dict[str, Any]) -> dict[str, Any]:
-    dial = METHODS[method].dial
+    dial = method_of(method).dial
     settings = dict(table)
     trials = settings.pop("trials", 0)
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 0:

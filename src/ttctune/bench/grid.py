@@ -1,17 +1,20 @@
 """The grid: tasks x methods x seeds (x folds), each cell one independent job."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from ttctune.bench.methods import METHODS, Method, recipe_for
+from ttctune.bench.methods import METHODS, VARIANT, Method, method_of, recipe_for
 from ttctune.bench.record import Record, SplitName, SuiteName, path_of, read_record
 from ttctune.bench.suites import FOLDS, Task
 from ttctune.errors import RecipeError, RecordError
 from ttctune.recipe import Recipe
+
+NAME_OF_VARIANT = r"[\w.=-]+"
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +24,7 @@ class Job:
     Attributes:
         task: The task.
         split: What is trained on, and what is scored.
-        method: A key of `METHODS`.
+        method: A key of `METHODS`, or a variant of it.
         seed: Of everything that is random.
         fold: Of split "cv".
         settings: What differs from the method's own recipe.
@@ -90,7 +93,7 @@ class Conditions:
 
     def method(self, job: Job) -> Method:
         """The method of a job, with its dial as the job has it, and with the features that there are."""
-        method = METHODS[job.method]
+        method = method_of(job.method)
         method = method if job.dial is None else method.at(job.dial)
         return method if self.features is None else method.with_features(self.features)
 
@@ -109,13 +112,13 @@ class Conditions:
         Raises:
             RecipeError: A setting is out of bounds or unknown.
         """
-        dial = METHODS[job.method].dial
+        dial = method_of(job.method).dial
         own = {} if dial is None else {dial.name: dial.default if job.dial is None else job.dial}
         return own | self.recipe(job).model_dump(mode="json")
 
 
 def check_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """The methods named, each once.
+    """The methods and variants named, each once.
 
     Raises:
         RecipeError: One is unknown, or there is none.
@@ -124,7 +127,10 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise RecipeError("no methods", f"some of {', '.join(METHODS)}", "name one or more with --methods")
     for name in names:
-        if name not in METHODS:
+        base, at, variant = name.partition(VARIANT)
+        if at and not re.fullmatch(NAME_OF_VARIANT, variant):
+            raise RecipeError(f"variant {name[:100]!r}", "METHOD@NAME, of letters, digits and . - = _", "rename it")
+        if base not in METHODS:
             near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or tuple(METHODS)
             raise RecipeError(f"method {name[:100]!r}", f"some of {', '.join(METHODS)}", f"try {' or '.join(near)}")
     return names
@@ -141,7 +147,7 @@ def jobs_of(
 
     Args:
         tasks: The tasks.
-        methods: Keys of `METHODS`.
+        methods: Keys of `METHODS`, or variants of them.
         seeds: How many, from 0.
         split: Of every job; "cv" makes a job of each fold.
         chosen: Method -> what else its jobs have, by `read_chosen`.

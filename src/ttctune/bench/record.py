@@ -78,7 +78,7 @@ class Record(BaseModel):
         group: "natural", "specialised", "structured", or what the suite says.
         split: "val", "test" or "cv".
         fold: From 0; None unless `split` is "cv".
-        method: Its name in `METHODS`.
+        method: Its name in `METHODS`, or that of a variant.
         seed: Of everything that is random.
         epochs: In all.
         trials: Settings that were tried to choose these; 0 without a search.

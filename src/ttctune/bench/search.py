@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttctune.bench.grid import Conditions, Job
-from ttctune.bench.methods import METHODS
+from ttctune.bench.methods import method_of
 from ttctune.bench.record import Record
 from ttctune.errors import RecipeError, TrainingError
 
@@ -114,7 +114,7 @@ class Search:
     def _space(self, job: Job) -> "dict[str, BaseDistribution]":
         """Name -> values to draw from."""
         kinds = self._optuna.distributions
-        method = METHODS[job.method]
+        method = method_of(job.method)
         rate, dial = method.learning_rate, method.dial
         space: dict[str, BaseDistribution] = {
             "learning_rate": kinds.FloatDistribution(rate / RATE_FACTOR, rate * RATE_FACTOR, log=True),
@@ -127,7 +127,7 @@ class Search:
 
     def _with(self, job: Job, drawn: Mapping[str, Any], **changes: Any) -> Job:
         """The job with the values that were drawn."""
-        dial = METHODS[job.method].dial
+        dial = method_of(job.method).dial
         settings = {name: value for name, value in drawn.items() if dial is None or name != dial.name}
         return replace(job, settings=settings, dial=drawn[dial.name] if dial else None, **changes)
 

@@ -9,7 +9,7 @@ import torch
 from tests.bench.runs import outputs, prepared
 
 from models import print_of, tiny
-from ttctune.bench.methods import METHODS, recipe_for
+from ttctune.bench.methods import METHODS, recipe_for, titles_of
 from ttctune.errors import RecipeError
 from ttctune.run import Run
 from ttctune.training.trainer import Trainer
@@ -165,3 +165,10 @@ def test_a_dial_that_is_not_there_or_beyond_its_bounds_is_refused() -> None:
 def test_only_the_linear_probe_takes_a_folder_for_features(tmp_path: Path) -> None:
     keeping = {name for name, method in METHODS.items() if method.with_features(tmp_path) is not method}
     assert keeping == {"linear"}
+
+
+def test_variants_are_shown_behind_their_method():
+    titles = titles_of(["linear", "lora@r=2", "ttc@few", "ttc"])
+    assert [*titles][:2] == ["linear", "norm"] and len(titles) == len(METHODS) + 2
+    assert [*titles.values()][[*titles].index("ttc") :][:2] == ["two-stage", "two-stage, few"]
+    assert titles["lora@r=2"] == "LoRA, r=2"

@@ -6,7 +6,8 @@ its parameters in place and returns them in groups, in a file of its own, and a 
 of runs in which nothing is searched; no search has chosen them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from ttctune.bench.methods.adaptformer import adaptformer
@@ -19,12 +20,15 @@ from ttctune.bench.methods.ssf import ssf
 from ttctune.bench.methods.stages import align_first, one_stage, two_stages
 from ttctune.bench.methods.vpt import vpt
 
-__all__ = ["METHODS", "Dial", "Method", "recipe_for"]
+__all__ = ["METHODS", "VARIANT", "Dial", "Method", "method_of", "recipe_for", "titles_of"]
 
 #: Where the rate of the body is of another order than 1e-2, the head keeps the one that it has in the default recipe.
 HEAD = {"head_learning_rate": 5e-3}
 LORA = {**HEAD, "norm_learning_rate": 1e-2}
 SCT = {"sites": ("stream",), "importance": "l2", "tokens": "patches", "channels": 0.125, "tune_norms": "frozen"}
+
+#: Between a method's name and that of a variant, which differs from it in settings that a file gives: "ttc@few".
+VARIANT = "@"
 
 CHANNELS = Dial("channels", (0.125, 0.25, 0.5), default=0.25)
 FEWER_CHANNELS = Dial("channels", (0.0625, 0.125, 0.25), default=0.125)
@@ -61,3 +65,21 @@ METHODS: Mapping[str, Method] = {
         dial=RANK,
     ),
 }
+
+
+def method_of(name: str) -> Method:
+    """The row of a method, or of a variant of it, by name.
+
+    Raises:
+        KeyError: There is no such method.
+    """
+    base, _, variant = name.partition(VARIANT)
+    method = METHODS[base]
+    return replace(method, title=f"{method.title}, {variant}") if variant else method
+
+
+def titles_of(names: Iterable[str]) -> dict[str, str]:
+    """What people call the methods of the table, and those named that are variants of them, in the table's order."""
+    variants = sorted({name for name in names if VARIANT in name})
+    shown = [own for base in METHODS for own in (base, *(v for v in variants if v.startswith(base + VARIANT)))]
+    return {name: method_of(name).title.replace("`", "") for name in shown}

@@ -57,10 +57,9 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
             raise
         advice = "pip install 'ttctune[bench]', or --json"
         raise RecipeError(f"a page without {error.name}", "the extra `bench`", advice) from error
-    from ttctune.bench.methods import METHODS
+    from ttctune.bench.methods import titles_of
 
-    titles = {name: method.title.replace("`", "") for name, method in METHODS.items()}
-    tables = tables_of(results, titles, reference)
+    tables = tables_of(results, titles_of(methods), reference)
     write_atomically(out, as_html(results, tables, images))
     write_atomically(markdown, as_markdown(results, tables))
     return markdown
