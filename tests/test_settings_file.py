@@ -172,6 +172,7 @@ VALUES = {
     "sites": st.lists(st.sampled_from(SITE_KINDS[:4]), min_size=1, unique=True).map(tuple),
     "channels": st.integers(1, 2**62) | number(0, 1, exclude_min=True, exclude_max=True),
     "budget": st.none() | st.integers(1, 2**62),
+    "gates": st.lists(st.sampled_from(SITE_KINDS[:4]), unique=True).map(tuple),
     "form": st.sampled_from(words_of("form")),
     "importance": st.sampled_from(IMPORTANCES),
     "tokens": st.sampled_from(words_of("tokens")),

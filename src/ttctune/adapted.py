@@ -370,6 +370,7 @@ def _rebuild(
         for name, channels in selection.items():
             _check_channels(name, channels, sites)
         attachment.tune(sites, selection, recipe.form)
+        attachment.gate(backbone.sites(recipe.gates))
         load_adapter(attachment, tensors)
     except AdapterError:
         raise

@@ -1,7 +1,8 @@
 """The adapter on disk: what was trained, and all that is needed to use it again.
 
 adapter.json            the record below, with the SHA-256 of the other files and of itself
-adapter.safetensors     sites.<block>.<site>.{channels,map,bias | rows,bias}, norms.<name>.*, head.*
+adapter.safetensors     sites.<block>.<site>.{channels,map,bias | rows,bias}, gates.<block>.<site>.{log_scale,shift},
+                        norms.<name>.*, head.*
 importance.safetensors  <block>.<site> -> score of every channel (for `inspect`; not needed to load)
 history.jsonl           one line an epoch
 recipe.toml             every setting, as `ttctune fit --recipe` reads it
@@ -41,7 +42,7 @@ LARGEST_SIDE, WIDEST_LAYER = 1 << 12, 1 << 20
 
 #: Names of the tensors in the file.
 NAMES = re.compile(
-    r"sites\.\d{1,6}\.[a-z0-9]+\.(channels|map|rows|bias)|norms\..+\.(weight|bias)|head.*\.(weight|bias)"
+    r"sites\.\d{1,6}\.[a-z0-9]+\.(channels|map|rows|bias)|gates\.\d{1,6}\.[a-z0-9]+\.(log_scale|shift)|norms\..+\.(weight|bias)|head.*\.(weight|bias)"
 )
 
 

@@ -22,6 +22,7 @@ from ttctune.errors import RecipeError
 from ttctune.settings_file import read_settings, write_settings
 
 SiteKind = Literal["attn", "mlp", "qkv", "fc1", "stream"]
+GateKind = Literal["attn", "mlp", "qkv", "fc1"]
 Form = Literal["map", "rows"]
 Importance = Literal[
     "taylor",
@@ -66,6 +67,7 @@ class Recipe(BaseModel):
     )
     budget: int | None = Field(None, ge=1, description="parameters over all sites, spent by score; replaces --channels")
     form: Form = Field("map", description="K x K map of the channels, or their own weight rows")
+    gates: tuple[GateKind, ...] = Field((), description="layers all of whose channels get a scale and a shift too")
     importance: Importance = Field("taylor", description="how channels are scored")
     tokens: Tokens = Field("all", description="tokens that the score sees")
     tune_norms: StageTwo = Field("trained", description="norms in stage 2; slower = a tenth of their rate")
@@ -119,16 +121,23 @@ class Recipe(BaseModel):
             raise ValueError("a number that fits into 64 bits")
         return value
 
-    @field_validator("sites", mode="before")
+    @field_validator("sites", "gates", mode="before")
     @classmethod
     def _split_sites(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("sites")
     @classmethod
     def _check_sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or len(set(value)) != len(value):
             raise ValueError("at least one site, each named once")
+        return value
+
+    @field_validator("gates")
+    @classmethod
+    def _check_gates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each site named once")
         return value
 
     @field_validator("channels")

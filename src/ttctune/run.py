@@ -172,7 +172,7 @@ def prepare(
     size = (description.height, description.width)
     trial = attach(backbone, 2, image_size=size).model
     prefix_tokens(trial, recipe.tokens)  # refused before anything is trained
-    verify_sites(trial, sites, (description.channels, *size))
+    verify_sites(trial, (*sites, *backbone.sites(recipe.gates)), (description.channels, *size))
     images = open_images(
         data,
         description,

@@ -26,7 +26,7 @@ from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.stage import TUNE, stages_of
 
 #: Settings that made the earlier selection, and those that made what the norms were tuned to.
-OF_SELECTION, OF_PICTURES = ("sites", "form", "channels", "budget"), ("image_size", "resize")
+OF_SELECTION, OF_PICTURES = ("sites", "form", "channels", "budget", "gates"), ("image_size", "resize")
 #: Said where val was held out anew.
 VAL_MAYBE_SEEN = "val may hold images that the earlier run was trained on"
 #: Dropped classes that are named in the line about them.
@@ -134,7 +134,7 @@ def first_state(start: WarmStart, attachment: Attachment, images: ImageData, rec
         for key, fresh in attachment.adapter.state_dict().items()
     }
     if keeps:
-        adapter |= {key: tensor for key, tensor in tensors.items() if key.startswith("sites.")}
+        adapter |= {key: tensor for key, tensor in tensors.items() if key.startswith(("sites.", "gates."))}
     about = WarmStartRecord(
         folder=start.name,
         sha256=_digest(earlier),

@@ -16,6 +16,7 @@ from ttctune.backbone.model import Backbone, Site, head_names, replace, structur
 from ttctune.errors import BackboneError
 from ttctune.method.alignment import new_head, release_norms
 from ttctune.method.channels import FORMS, ChannelMap, ChannelRows, TunedLinear, TunedStream
+from ttctune.method.gates import ChannelGates, GatedLinear
 from ttctune.method.selection import Selection
 from ttctune.out_of_memory import is_out_of_memory
 
@@ -30,6 +31,7 @@ class Attachment:
         norms: Name -> trained norm.
         heads: Name -> trained head.
         tunings: Site -> map or rows; empty until `tune`.
+        gates: Site -> scale and shift of every channel; empty until `gate`.
     """
 
     backbone: Backbone
@@ -37,6 +39,7 @@ class Attachment:
     norms: dict[str, nn.Module]
     heads: dict[str, nn.Linear]
     tunings: dict[Site, ChannelMap | ChannelRows] = field(default_factory=dict)
+    gates: dict[Site, ChannelGates] = field(default_factory=dict)
 
     def tune(self, sites: Iterable[Site], selection: Selection, form: str) -> None:
         """Put a map or rows, still without effect, at every site that has chosen channels."""
@@ -56,12 +59,22 @@ class Attachment:
             self.model.get_submodule(site.path).train(place.training)
             self.tunings[site] = tuning
 
+    def gate(self, sites: Iterable[Site]) -> None:
+        """Put gates, still without effect, behind every channel of these sites; after `tune`."""
+        for site in sites:
+            layer = cast(nn.Linear | nn.Conv2d | TunedLinear, self.model.get_submodule(site.path))
+            plain = layer.layer if isinstance(layer, TunedLinear) else layer
+            self.gates[site] = ChannelGates(plain.weight, site.has_bias)
+            replace(self.model, site.path, GatedLinear(layer, self.gates[site]).train(layer.training))
+
     @property
     def adapter(self) -> nn.Module:
         """The trained tensors and the selections, named as in the adapter's file; a view, not a copy."""
         adapter = nn.Module()
         for site, tuning in self.tunings.items():
             _put(adapter, f"sites.{site.name}", tuning)
+        for site, gates in self.gates.items():
+            _put(adapter, f"gates.{site.name}", gates)
         for name, norm in self.norms.items():
             _put(adapter, f"norms.{name}", norm)
         for name, head in self.heads.items():
@@ -71,7 +84,7 @@ class Attachment:
     def parameter_counts(self) -> dict[str, int]:
         """Trained parameters of the channels, the norms and the head."""
         parts: dict[str, Iterable[nn.Module]] = {
-            "channels": self.tunings.values(),
+            "channels": (*self.tunings.values(), *self.gates.values()),
             "norms": self.norms.values(),
             "head": self.heads.values(),
         }

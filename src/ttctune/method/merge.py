@@ -10,6 +10,7 @@ from ttctune.backbone.model import replace
 from ttctune.errors import MergeError
 from ttctune.method.attachment import Attachment
 from ttctune.method.channels import TunedLinear
+from ttctune.method.gates import GatedLinear
 
 
 def merge(attachment: Attachment) -> nn.Module:
@@ -30,12 +31,14 @@ def merge(attachment: Attachment) -> nn.Module:
                 "tune attn, mlp, qkv or fc1, or keep the adapter unmerged",
             )
     model = copy.deepcopy(attachment.model)
-    for site in attachment.tunings:
-        tuned = cast(TunedLinear, model.get_submodule(site.path))
+    for site in attachment.tunings | attachment.gates:
+        tuned = cast(TunedLinear | GatedLinear, model.get_submodule(site.path))
+        inner = tuned.layer if isinstance(tuned, GatedLinear) else tuned
+        plain = inner.layer if isinstance(inner, TunedLinear) else inner
         with torch.no_grad():
             weight, bias = tuned.folded()
-            tuned.layer.weight.copy_(weight.reshape(tuned.layer.weight.shape))
-            if bias is not None and tuned.layer.bias is not None:
-                tuned.layer.bias.copy_(bias)
-        replace(model, site.path, tuned.layer)
+            plain.weight.copy_(weight.reshape(plain.weight.shape))
+            if bias is not None and plain.bias is not None:
+                plain.bias.copy_(bias)
+        replace(model, site.path, plain)
     return model.requires_grad_(True).eval()

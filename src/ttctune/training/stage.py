@@ -46,7 +46,7 @@ class Stage:
     def groups(self, attachment: Attachment, weight_decay: float) -> list[Group]:
         """The trained parameters of the adapter, by group."""
         parts: dict[str, Iterable[str]] = {
-            "channels": ("sites.",),
+            "channels": ("sites.", "gates."),
             "norms": ("norms.",),
             "head": ("head",),
         }
