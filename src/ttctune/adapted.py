@@ -369,8 +369,7 @@ def _rebuild(
         sites = backbone.sites(recipe.sites)
         for name, channels in selection.items():
             _check_channels(name, channels, sites)
-        attachment.tune(sites, selection, recipe.form)
-        attachment.gate(backbone.sites(recipe.gates))
+        attachment.tune(sites, selection, recipe.form, recipe.gates)
         load_adapter(attachment, tensors)
     except AdapterError:
         raise

@@ -42,7 +42,8 @@ LARGEST_SIDE, WIDEST_LAYER = 1 << 12, 1 << 20
 
 #: Names of the tensors in the file.
 NAMES = re.compile(
-    r"sites\.\d{1,6}\.[a-z0-9]+\.(channels|map|rows|bias)|gates\.\d{1,6}\.[a-z0-9]+\.(log_scale|shift)|norms\..+\.(weight|bias)|head.*\.(weight|bias)"
+    r"sites\.\d{1,6}\.[a-z0-9]+\.(channels|map|rows|bias)|gates\.\d{1,6}\.[a-z0-9]+\.(log_scale|shift)|"
+    r"norms\..+\.(weight|bias)|head.*\.(weight|bias)"
 )
 
 

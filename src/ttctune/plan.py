@@ -81,8 +81,7 @@ def _planned(run: Run, state: Checkpoint) -> Plan:
         scored = stage.name == TUNE and state.stage != TUNE
         if stage.name == TUNE:
             chosen = select(random, run.sites, recipe) if scored else selection_of(state.adapter)
-            run.attachment.tune(run.sites, chosen, recipe.form)
-            run.attachment.gate(run.attachment.backbone.sites(recipe.gates))
+            run.attachment.tune(run.sites, chosen, recipe.form, recipe.gates)
             trainer.model.to(trainer.device)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         trainer.probe(groups, trainer.precision)

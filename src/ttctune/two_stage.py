@@ -50,8 +50,7 @@ def two_stage(
     """
     for stage in stages_of(recipe, state.stage):
         if stage.name == TUNE and state.stage == TUNE:
-            attachment.tune(sites, selection_of(state.adapter), recipe.form)
-            attachment.gate(attachment.backbone.sites(recipe.gates))
+            attachment.tune(sites, selection_of(state.adapter), recipe.form, recipe.gates)
         elif stage.name == TUNE:
             state = _selected(attachment, sites, trainer, recipe, state)
             keep(state)
@@ -65,8 +64,7 @@ def _selected(
     """Score, select, and stand before the first epoch of channel tuning."""
     trainer.reporter.say(f"scoring {sum(site.width for site in sites)} channels at {len(sites)} sites")
     importance = importance_of(trainer, sites, recipe)
-    attachment.tune(sites, select(importance, sites, recipe), recipe.form)
-    attachment.gate(attachment.backbone.sites(recipe.gates))
+    attachment.tune(sites, select(importance, sites, recipe), recipe.form, recipe.gates)
     return replace(
         state,
         stage=TUNE,

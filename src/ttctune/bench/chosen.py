@@ -42,7 +42,8 @@ def check_variants(methods: Iterable[str], chosen: Mapping[str, Any]) -> None:
         RecipeError: One has none.
     """
     for name in methods:
-        if VARIANT in name and not chosen.get(name, {}).get("settings") and chosen.get(name, {}).get("dial") is None:
+        own = chosen.get(name, {})
+        if VARIANT in name and not own.get("settings") and own.get("dial") is None:
             raise RecipeError(f"{name} without settings", f'a table ["{name}"] in --settings FILE', "add it")
 
 

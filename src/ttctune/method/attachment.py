@@ -41,8 +41,11 @@ class Attachment:
     tunings: dict[Site, ChannelMap | ChannelRows] = field(default_factory=dict)
     gates: dict[Site, ChannelGates] = field(default_factory=dict)
 
-    def tune(self, sites: Iterable[Site], selection: Selection, form: str) -> None:
-        """Put a map or rows, still without effect, at every site that has chosen channels."""
+    def tune(self, sites: Iterable[Site], selection: Selection, form: str, gates: Iterable[str] = ()) -> None:
+        """Put a map or rows at every site that has chosen channels, and gates at sites of these kinds.
+
+        All are still without effect.
+        """
         for site in sites:
             if site.name not in selection:
                 continue
@@ -58,13 +61,14 @@ class Attachment:
                 replace(self.model, site.path, TunedLinear(layer, tuning))
             self.model.get_submodule(site.path).train(place.training)
             self.tunings[site] = tuning
+        self.gate(self.backbone.sites(gates))
 
     def gate(self, sites: Iterable[Site]) -> None:
         """Put gates, still without effect, behind every channel of these sites; after `tune`."""
         for site in sites:
             layer = cast(nn.Linear | nn.Conv2d | TunedLinear, self.model.get_submodule(site.path))
-            plain = layer.layer if isinstance(layer, TunedLinear) else layer
-            self.gates[site] = ChannelGates(plain.weight, site.has_bias)
+            weight = layer.plain.weight if isinstance(layer, TunedLinear) else layer.weight
+            self.gates[site] = ChannelGates(weight, site.has_bias)
             replace(self.model, site.path, GatedLinear(layer, self.gates[site]).train(layer.training))
 
     @property

@@ -107,6 +107,11 @@ class TunedLinear(nn.Module):
         self.tuning = tuning
         self.axis = 1 if isinstance(layer, nn.Conv2d) else -1
 
+    @property
+    def plain(self) -> nn.Linear | nn.Conv2d:
+        """The frozen layer."""
+        return self.layer
+
     def forward(self, x: Tensor) -> Tensor:
         """... x inputs -> ... x outputs; N x inputs x H x W -> N x outputs x H x W for a convolution."""
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.tuning.parameters())

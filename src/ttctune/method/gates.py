@@ -41,8 +41,12 @@ class GatedLinear(nn.Module):
         super().__init__()
         self.layer = layer
         self.gates = gates
-        plain = layer.layer if isinstance(layer, TunedLinear) else layer
-        self.axis = 1 if isinstance(plain, nn.Conv2d) else -1
+        self.axis = 1 if isinstance(self.plain, nn.Conv2d) else -1
+
+    @property
+    def plain(self) -> nn.Linear | nn.Conv2d:
+        """The frozen layer."""
+        return self.layer.plain if isinstance(self.layer, TunedLinear) else self.layer
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: channels in dimension -1, or 1 for a convolution."""
@@ -51,8 +55,8 @@ class GatedLinear(nn.Module):
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight (outputs x inputs) and bias of the plain layer that equals this one."""
-        plain = self.layer
-        weight, bias = plain.folded() if isinstance(plain, TunedLinear) else (plain.weight.flatten(1), plain.bias)
+        layer = self.layer
+        weight, bias = layer.folded() if isinstance(layer, TunedLinear) else (layer.weight.flatten(1), layer.bias)
         scale = self.gates.log_scale.exp()
         if bias is not None and self.gates.shift is not None:
             bias = scale * bias + self.gates.shift

@@ -33,8 +33,7 @@ def merge(attachment: Attachment) -> nn.Module:
     model = copy.deepcopy(attachment.model)
     for site in attachment.tunings | attachment.gates:
         tuned = cast(TunedLinear | GatedLinear, model.get_submodule(site.path))
-        inner = tuned.layer if isinstance(tuned, GatedLinear) else tuned
-        plain = inner.layer if isinstance(inner, TunedLinear) else inner
+        plain = tuned.plain
         with torch.no_grad():
             weight, bias = tuned.folded()
             plain.weight.copy_(weight.reshape(plain.weight.shape))
