@@ -80,7 +80,8 @@ def page(out: Path, methods: Iterable[str], model: str, size: int) -> str:
     return f"""# The learning rate of each method
 
 ```
-python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-size {size} -o {out}
+python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-size {size} -o {out} \\
+    --page FILE
 ```
 
 {model} at {size} px, {EPOCHS} epochs in all, seed 0, on {", ".join(tasks_in(out))}:
