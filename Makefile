@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check check-all format clean
+.PHONY: demo test unit check check-all format clean
 
 demo: $(READY)
 	$(BIN)/python -m ttctune.demo
 
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow"
+
+# Under a minute on two cores: every part by itself.
+unit: $(READY)
+	$(BIN)/pytest -n 2 -m "not slow and not whole"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks pretraining

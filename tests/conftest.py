@@ -2,14 +2,40 @@
 
 import ttctune.torchvision_operators  # noqa: F401  isort: skip  (before anything imports timm or torchvision)
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
+
+#: What tests whole commands and runs, several processes or many models; the rest are unit tests (`make unit`).
+WHOLE = (
+    "backbone/test_embedded.py",
+    "backbone/test_families.py",
+    "cli",
+    "demo",
+    "nothing_lost",
+    "test_catalogue.py",
+    "test_parallel.py",
+    "test_readme.py",
+    "test_run.py",
+    "test_run_families.py",
+    "test_warm_start.py",
+    "training/test_processes.py",
+)
 
 torch.set_num_threads(1)
 settings.register_profile("quick", derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=6000, deadline=20_000)
 settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what lies under `WHOLE`."""
+    tests = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(tests / part) for part in WHOLE):
+            item.add_marker("whole")
 
 
 @pytest.fixture(autouse=True)
