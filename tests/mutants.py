@@ -76,25 +76,25 @@ MUTANTS = (
         "test_selection.py",
     ),
     Mutant(
-        "channels.py",
-        "ctx.save_for_backward(before, tuned, s)",
-        "ctx.save_for_backward(before, weight.to(dtype), s)",
-        "the gradient of the input goes through the tuned weight",
-        "test_channels.py",
+        "tuned_linear.py",
+        "g.new_ones((), dtype=dtype) if log_scale is None else log_scale[s].exp()",
+        "g.new_ones((), dtype=dtype)",
+        "the gradient of a map goes through the gates",
+        "test_tuned_linear.py",
     ),
     Mutant(
         "channels.py",
         "return self.map @ weight, self.map @ bias + self.bias",
         "return self.map @ weight, self.bias",
         "the map acts on the layer's bias too",
-        "test_channels.py",
+        "test_tuned_linear.py",
     ),
     Mutant(
-        "channels.py",
+        "tuned_stream.py",
         "self.norm(x.index_add_(-1, s,",
         "self.norm(x.index_add(-1, s,",
         "a map on the stream reaches the skip connection",
-        "test_channels.py",
+        "test_tuned_stream.py",
     ),
     Mutant(
         "merge.py",
@@ -126,7 +126,7 @@ def main() -> int:
         rows = [(mutant, _outcome(source, mutant)) for mutant in MUTANTS]
     width = max(len(mutant.claim) for mutant in MUTANTS)
     for mutant, (caught, outcome) in rows:
-        print(f"{'caught' if caught else 'MISSED'}  {mutant.file:14}{mutant.claim:{width + 2}}{outcome}")
+        print(f"{'caught' if caught else 'MISSED'}  {mutant.file:16}{mutant.claim:{width + 2}}{outcome}")
     missed = sum(not caught for _, (caught, _) in rows)
     print(f"{len(rows) - missed} of {len(rows)} caught, {time.monotonic() - start:.0f} s")
     return 1 if missed else 0

@@ -1,4 +1,4 @@
-"""Gates: their gradients, how they fold, and that they go through a whole run."""
+"""Gates: in a merged model, and through a whole run (their arithmetic: test_tuned_linear.py)."""
 
 import pytest
 import torch
@@ -8,39 +8,8 @@ from torch import nn
 from models import attached, pictures
 from run_helpers import save_model, short
 from ttctune import adapt, load
-from ttctune.method.channels import ChannelMap, TunedLinear
-from ttctune.method.gates import ChannelGates, GatedLinear, _Gate
 from ttctune.method.merge import merge
 from ttctune.training.checkpoint import Checkpoint
-
-
-def drawn(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-@pytest.mark.parametrize("axis", [-1, 1])
-def test_gradients_equal_central_differences(axis):
-    y = drawn(3, 5, 4, 5)
-    assert torch.autograd.gradcheck(lambda y, s, t: _Gate.apply(y, s, t, axis), (y, drawn(5), drawn(5)))
-    assert torch.autograd.gradcheck(lambda y, s: _Gate.apply(y, s, None, axis), (y, drawn(5)))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("tuned", [True, False])
-def test_a_gated_layer_equals_its_folded_weight(tuned, bias):
-    layer: nn.Linear | TunedLinear = nn.Linear(6, 8, bias=bias).double().requires_grad_(False)
-    gates = ChannelGates(layer.weight, has_bias=bias)
-    if tuned:
-        layer = TunedLinear(layer, ChannelMap(torch.tensor([1, 4, 5]), layer.weight, has_bias=bias))
-    gated = GatedLinear(layer, gates)
-    for parameter in (p for p in gated.parameters() if p.requires_grad):
-        nn.init.normal_(parameter, std=0.5)
-    x = torch.randn(2, 3, 6, dtype=torch.float64)
-    weight, shift = gated.folded()
-    torch.testing.assert_close(gated(x), nn.functional.linear(x, weight, shift), rtol=0, atol=1e-12)
-    scale = gates.log_scale.exp()
-    expected = layer(x) * scale + (gates.shift if bias else 0)
-    torch.testing.assert_close(gated(x), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", ["vit_layer_scale", "vit_no_qkv_bias"])

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from ttctune.backbone.model import Backbone, Site, head_names, replace, structural_copy
 from ttctune.errors import BackboneError
 from ttctune.method.alignment import new_head, release_norms
-from ttctune.method.channels import FORMS, ChannelMap, ChannelRows, TunedLinear, TunedStream
-from ttctune.method.gates import ChannelGates, GatedLinear
+from ttctune.method.channels import FORMS, ChannelMap, ChannelRows
+from ttctune.method.gates import ChannelGates
 from ttctune.method.selection import Selection
+from ttctune.method.tuned_linear import TunedLinear
+from ttctune.method.tuned_stream import TunedStream
 from ttctune.out_of_memory import is_out_of_memory
 
 
@@ -67,9 +69,10 @@ class Attachment:
         """Put gates, still without effect, behind every channel of these sites; after `tune`."""
         for site in sites:
             layer = cast(nn.Linear | nn.Conv2d | TunedLinear, self.model.get_submodule(site.path))
-            weight = layer.plain.weight if isinstance(layer, TunedLinear) else layer.weight
-            self.gates[site] = ChannelGates(weight, site.has_bias)
-            replace(self.model, site.path, GatedLinear(layer, self.gates[site]).train(layer.training))
+            if not isinstance(layer, TunedLinear):
+                layer = TunedLinear(layer).train(layer.training)
+                replace(self.model, site.path, layer)
+            layer.gates = self.gates[site] = ChannelGates(layer.layer.weight, site.has_bias)
 
     @property
     def adapter(self) -> nn.Module:

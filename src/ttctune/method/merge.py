@@ -9,8 +9,7 @@ from torch import nn
 from ttctune.backbone.model import replace
 from ttctune.errors import MergeError
 from ttctune.method.attachment import Attachment
-from ttctune.method.channels import TunedLinear
-from ttctune.method.gates import GatedLinear
+from ttctune.method.tuned_linear import TunedLinear
 
 
 def merge(attachment: Attachment) -> nn.Module:
@@ -32,8 +31,8 @@ def merge(attachment: Attachment) -> nn.Module:
             )
     model = copy.deepcopy(attachment.model)
     for site in attachment.tunings | attachment.gates:
-        tuned = cast(TunedLinear | GatedLinear, model.get_submodule(site.path))
-        plain = tuned.plain
+        tuned = cast(TunedLinear, model.get_submodule(site.path))
+        plain = tuned.layer
         with torch.no_grad():
             weight, bias = tuned.folded()
             plain.weight.copy_(weight.reshape(plain.weight.shape))

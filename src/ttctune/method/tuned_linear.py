@@ -1,0 +1,157 @@
+"""A frozen linear layer with tuned channels, with gates, or with both: one plain linear layer of the folded weight.
+
+No activation is touched twice, and no gradient of the whole weight is made: the backward pass keeps the thin product
+y0_S = W_S x + b_S (map) or the input x (rows), and the output z (gates).
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ttctune.method.channels import ChannelMap, ChannelRows
+from ttctune.method.gates import ChannelGates
+
+#: From this many times fewer channels on, gathering them before a product is faster than taking its rows after it.
+_GATHERED = 4
+
+
+class TunedLinear(nn.Module):
+    """A frozen linear layer whose output channels are tuned; its own weight never gets a gradient.
+
+    Args:
+        layer: The frozen layer: a Linear, or a 1 x 1 convolution.
+        tuning: What is trained on the selected channels.
+        gates: What is trained on every channel, behind `tuning`.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Linear | nn.Conv2d,
+        tuning: ChannelMap | ChannelRows | None = None,
+        gates: ChannelGates | None = None,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.tuning = tuning
+        self.gates = gates
+        self.axis = 1 if isinstance(layer, nn.Conv2d) else -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """... x inputs -> ... x outputs; N x inputs x H x W -> N x outputs x H x W for a convolution."""
+        if not torch.is_grad_enabled() or not any(p.requires_grad for p in self._trained()):
+            return _linear(x, *self.folded(), self.axis)
+        kept = s = matrix = vector = log_scale = shift = None
+        with torch.no_grad():
+            weight, bias = self.folded()
+            weight = weight.to(_computed_in(x))
+            if self.tuning is not None:
+                s, matrix, vector = self.tuning.channels, self.tuning.matrix, self.tuning.bias
+                kept = self._kept(x)
+        if self.gates is not None:
+            log_scale, shift = self.gates.log_scale, self.gates.shift
+        return cast(Tensor, _Tuned.apply(x, weight, bias, kept, s, matrix, vector, log_scale, shift, self.axis))
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (outputs x inputs) and bias of the plain layer that equals this one, in the layer's own format."""
+        weight, bias = self.layer.weight.flatten(1), self.layer.bias
+        with torch.autocast(weight.device.type, enabled=False):
+            if self.tuning is not None:
+                s = self.tuning.channels
+                d_weight, d_bias = self.tuning.difference(weight[s], None if bias is None else bias[s])
+                weight = weight.index_add(0, s, d_weight)
+                if bias is not None and d_bias is not None:
+                    bias = bias.index_add(0, s, d_bias)
+            return (weight, bias) if self.gates is None else self.gates.scaled(weight, bias)
+
+    def _trained(self) -> Iterator[nn.Parameter]:
+        for part in (self.tuning, self.gates):
+            if part is not None:
+                yield from part.parameters()
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """What the selected channels' matrix is multiplied by: y0_S for a map, x for rows."""
+        if isinstance(self.tuning, ChannelRows):
+            return x.to(_computed_in(x))
+        s = cast(ChannelMap, self.tuning).channels
+        bias = self.layer.bias
+        return _linear(x, self.layer.weight.flatten(1)[s], None if bias is None else bias[s], self.axis)
+
+
+class _Tuned(torch.autograd.Function):
+    """z = W' x + b', where W' and b' are folded.
+
+    With g the gradient of z, h = exp(s) g that of y, and k what is kept: dx = W'^T g; of the matrix M or D, h_S k^T;
+    of the vector m or d, the sum of h_S; ds = sum of g (z - t), dt = sum of g.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        kept: Tensor | None,
+        s: Tensor | None,
+        matrix: Tensor | None,
+        vector: Tensor | None,
+        log_scale: Tensor | None,
+        shift: Tensor | None,
+        axis: int,
+    ) -> Tensor:
+        z = _linear(x, weight, bias, axis)
+        ctx.save_for_backward(weight, kept, s, log_scale, shift, None if log_scale is None else z)
+        ctx.has_vector = vector is not None
+        ctx.dtype = cast(Tensor, log_scale if matrix is None else matrix).dtype
+        ctx.axis = axis
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        weight, kept, s, log_scale, shift, z = ctx.saved_tensors
+        axis, dtype = ctx.axis, ctx.dtype
+        d_x = d_matrix = d_vector = d_log_scale = d_shift = total = None
+        if ctx.needs_input_grad[0]:
+            d_x = _linear(g, weight.T, None, axis)
+        if ctx.has_vector or shift is not None:
+            total = _sum(g, axis, dtype)
+        if s is not None:
+            scale = g.new_ones((), dtype=dtype) if log_scale is None else log_scale[s].exp()
+            d_matrix = scale[..., None] * _products(g, kept, s, axis).to(dtype)
+            d_vector = None if total is None or not ctx.has_vector else scale * total[s]
+        if log_scale is not None:
+            d_log_scale = _sum(g * z, axis, dtype)
+            if shift is not None and total is not None:
+                d_log_scale, d_shift = d_log_scale - shift * total, total
+        return d_x, None, None, None, None, d_matrix, d_vector, d_log_scale, d_shift, None
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
+    """W x + b at every position, the channels being in dimension -1 or 1."""
+    return F.linear(x, weight, bias) if axis == -1 else F.conv2d(x, weight[..., None, None], bias)
+
+
+def _products(g: Tensor, y: Tensor, s: Tensor, axis: int) -> Tensor:
+    """Sum over images and positions of g_c y_k: channels S of g x channels of y."""
+    few = _GATHERED * len(s) < g.shape[axis]
+    if few:
+        g = g.index_select(axis, s)
+    if axis == -1:
+        products = g.flatten(0, -2).T @ y.flatten(0, -2)
+    else:
+        products = (g.flatten(2) @ y.flatten(2).mT).sum(0)  # a product an image: no copy to bring the channels last
+    return products if few else products[s]
+
+
+def _sum(g: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
+    """Sum over images and positions: channels."""
+    return (g.flatten(0, -2) if axis == -1 else g.transpose(0, 1).flatten(1).T).sum(0, dtype=dtype)
