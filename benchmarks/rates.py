@@ -99,14 +99,15 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--image-size", type=int, default=SIZE)
     parser.add_argument("--methods", default=",".join(FIRST))
+    parser.add_argument("--rates", default="0,1,2,3", help="numbers of the rates to try now")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="Markdown to write as rates get done")
     parser.add_argument("--only-page", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(","))
-    for number in () if arguments.only_page else range(len(RATES)):
+    for number in () if arguments.only_page else map(int, arguments.rates.split(",")):
         settings = settings_file(
-            arguments.out / f"{number}.toml", {method: rates_of(method)[number] for method in methods}, trials=0
+            arguments.out / f"{number}.toml", {method: rates_of(method)[number] for method in METHODS}, trials=0
         )
         benchmark(
             "folder",

@@ -47,7 +47,7 @@ FORMATS = {
 }
 #: Makes glibc hand freed memory back at once, so that a process's peak is what lives at the same time.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
-METHODS = ("forward", "lora", "norms", "maps", "rows")
+METHODS = ("forward", "lora", "norms", "maps", "gates", "rows")
 CPU = torch.device("cpu")
 
 
@@ -66,20 +66,20 @@ def lora(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
     return model, [p for p in model.parameters() if p.requires_grad]
 
 
-def attached(size: int, form: str | None) -> Attachment:
-    recipe = Recipe(form=form or "map", channels=0.25 if form != "rows" else 5)
+def attached(size: int, recipe: Recipe | None) -> Attachment:
+    """The model of stage 2, or without a recipe of stage 1."""
     base = backbone()
     result = attach(base, CLASSES, image_size=(size, size))
-    if form is not None:
+    if recipe is not None:
         sites = base.sites(recipe.sites)
         importance = {site.name: torch.rand(site.width) for site in sites}
-        result.tune(sites, select(importance, sites, recipe), form)
+        result.tune(sites, select(importance, sites, recipe), recipe.form, recipe.gates)
     return result
 
 
-def ours(form: str | None) -> Callable[[int], tuple[nn.Module, list[nn.Parameter]]]:
+def ours(recipe: Recipe | None) -> Callable[[int], tuple[nn.Module, list[nn.Parameter]]]:
     def make(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
-        model = attached(size, form).model.train()
+        model = attached(size, recipe).model.train()
         return model, [p for p in model.parameters() if p.requires_grad]
 
     return make
@@ -89,14 +89,16 @@ MAKE: dict[str, Callable[[int], tuple[nn.Module, list[nn.Parameter]]]] = {
     "forward": forward,
     "lora": lora,
     "norms": ours(None),
-    "maps": ours("map"),
-    "rows": ours("rows"),
+    "maps": ours(Recipe()),
+    "gates": ours(Recipe(gates=("qkv", "fc1"), channels=30)),
+    "rows": ours(Recipe(form="rows", channels=5)),
 }
 TITLES = {
     "forward": "forward alone",
     "lora": "PEFT LoRA r=8 on qkv",
     "norms": "stage 1 (norms, head)",
     "maps": "stage 2, default recipe (maps K = 48 at attn and mlp, norms, head)",
+    "gates": "stage 2, maps K = 30 at attn and mlp, gates at qkv and fc1, norms, head",
     "rows": "stage 2, rows K = 5 at attn and mlp, norms, head",
 }
 
@@ -182,7 +184,7 @@ def scoring_seconds(size: int, rounds: int) -> dict[str, float]:
 
 def merged_seconds(size: int, rounds: int) -> dict[str, float]:
     plain, _ = forward(size)
-    merged = merge(attached(size, "map")).requires_grad_(False)
+    merged = merge(attached(size, Recipe())).requires_grad_(False)
     images = torch.randn(BATCH, 3, size, size)
 
     def run(model: nn.Module) -> Tensor:
