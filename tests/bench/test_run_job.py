@@ -61,7 +61,7 @@ def test_what_a_person_did_wrong_is_the_reason_of_a_failed_job(job, model, tmp_p
 
 
 def test_an_error_that_nobody_foresaw_is_told_with_its_place(job, model, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError("of a library\nover two lines")
 
     monkeypatch.setattr(run_job, "data_of", broken)
@@ -97,6 +97,13 @@ def test_linear_probes_of_other_seeds_find_the_features_that_one_has_kept(job, m
     assert len([*(tmp_path / ".features").iterdir()]) == 1
     for probe, record in zip(probes, kept, strict=True):
         assert record.failed is None and record.predictions == record_of(probe, conditions(model)).predictions
+
+
+def test_one_image_of_each_class_is_enough_and_is_another_protocol(job, model):
+    one, other = (record_of(replace(job, seed=seed), replace(conditions(model), shots=1)) for seed in (0, 1))
+    assert (one.failed, other.failed) == (None, None) and one.protocol.shots == 1
+    assert [row["loss"] for row in one.history] != [row["loss"] for row in other.history]
+    assert protocol_key(one) == protocol_key(other) != protocol_key(record_of(job, conditions(model)))
 
 
 @pytest.mark.parametrize(("name", "mean"), [("imagenet-colours", 0.485), ("unchanged-colours", 0.0)])

@@ -65,6 +65,7 @@ def imagined(monkeypatch):
         (["--device", "tpu"], "device 'tpu'"),
         (["--address", "x:1"], "--engine ray"),
         (["--trials", "3", "--settings", "x.toml"], "leave the other out"),
+        (["--shots", "0"], "--shots 0"),
         (["--legacy", "best"], "imagenet-colours or unchanged-colours or best-test-epoch"),
         (["--legacy", "best-test-epoch"], "add --split test"),
     ],
@@ -173,6 +174,12 @@ def test_old_protocols_and_ours_do_not_share_a_folder(bench, imagined, tmp_path)
     bench("--split", "test")
     done = bench("--split", "test", "--legacy", "imagenet-colours")
     assert done.code == 1 and "legacy imagenet-colours; expected None, as the results in" in done.err
+
+
+def test_few_shots_and_all_images_do_not_share_a_folder(bench, imagined, tmp_path):
+    bench()
+    done = bench("--shots", "2")
+    assert done.code == 1 and "shots 2; expected None, as the results in" in done.err
 
 
 def test_another_model_of_the_same_name_is_refused(bench, imagined, tmp_path):

@@ -41,6 +41,7 @@ def benchmark(
     image_size: int | None = None,
     precision: str = "fp32",
     trials: int = 0,
+    shots: int | None = None,
     legacy: str | None = None,
     settings: Path | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -66,6 +67,7 @@ def benchmark(
         image_size: Side of the pictures in pixels; None takes the model's own.
         precision: "fp32", "bf16", "fp16" or "auto".
         trials: Settings that are tried for each method on each task, on val; 0 takes the recipe's.
+        shots: Images of each class to train on, drawn by the seed; None takes all.
         legacy: An old protocol to imitate, a key of `LEGACY`, with split "test" alone; None for ours.
         settings: TOML file of settings that were chosen beforehand, with a table for each method.
         engine: "local": processes of this machine; "ray": a Ray cluster.
@@ -89,7 +91,9 @@ def benchmark(
     tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     features = folder / FEATURES if local else None
-    conditions = Conditions(suite, model, weights, epochs, image_size, precision, device, threads, features, legacy)
+    conditions = Conditions(
+        suite, model, weights, epochs, image_size, precision, device, threads, features, legacy, shots
+    )
     chosen = read_chosen(settings, methods) if settings else {}
     check_variants(methods, chosen)
     grid = jobs_of(tasks, methods, seeds, split, chosen)
@@ -104,6 +108,7 @@ def benchmark(
         precision=precision,
         trials=trials,
         legacy=legacy,
+        shots=shots,
     )
     progress = Progress(quiet)
     with results_folder(folder, header):

@@ -78,6 +78,7 @@ class Conditions:
         threads: Of the CPU, for each job.
         features: Folder in which jobs find the features of frozen layers, and keep them; None keeps none.
         legacy: An old protocol to imitate, a key of `LEGACY`; None for ours.
+        shots: Images of each class that are trained on, drawn by the job's seed; None for all.
     """
 
     suite: SuiteName
@@ -90,6 +91,7 @@ class Conditions:
     threads: int = 1
     features: Path | None = None
     legacy: str | None = None
+    shots: int | None = None
 
     def method(self, job: Job) -> Method:
         """The method of a job, with its dial as the job has it, and with the features that there are."""

@@ -51,6 +51,7 @@ class Protocol(BaseModel):
         data_digest: Of the task's images and labels; a task's own, so it differs from task to task.
         versions: Of ttctune, torch, timm, numpy and python.
         legacy: An old protocol that this one imitates, by its name; None for ours.
+        shots: Images of each class that were trained on, drawn by the seed; None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class Protocol(BaseModel):
     data_digest: str
     versions: dict[str, str]
     legacy: str | None = None
+    shots: int | None = Field(None, ge=1)
 
 
 class Record(BaseModel):

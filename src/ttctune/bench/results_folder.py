@@ -34,6 +34,7 @@ class Header(BaseModel):
         precision: As asked for.
         trials: Of the search, for each method on each task.
         legacy: The old protocol that is imitated; None for ours.
+        shots: Images of each class that are trained on; None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class Header(BaseModel):
     precision: str = "fp32"
     trials: int = Field(0, ge=0)
     legacy: str | None = None
+    shots: int | None = Field(None, ge=1)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     torch.manual_seed(job.seed)
     method, recipe = conditions.method(job), conditions.recipe(job)
     listener = Listener(epochs=recipe.align_epochs + recipe.tune_epochs, advance=advance)
-    data = data_of(job.task, job.split, job.fold)
+    data = data_of(job.task, job.split, job.fold, shots=conditions.shots, draw=job.seed)
     legacy = LEGACY[conditions.legacy] if conditions.legacy else None
     backbone = opened(conditions.model, conditions.weights)
     backbone = legacy.applied(backbone) if legacy else backbone
@@ -178,6 +178,7 @@ def _protocol(run: Run, conditions: Conditions, data: TaskData) -> Protocol:
             "python": platform.python_version(),
         },
         legacy=conditions.legacy,
+        shots=conditions.shots,
     )
 
 

@@ -44,6 +44,10 @@ def command(
         str,
         typer.Option(help="Settings to try for each method on each task, on val alone; 0: the recipe's.", metavar="N"),
     ] = "0",
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Images of each class to train on, drawn anew by every seed. Default: all.", metavar="N"),
+    ] = None,
     legacy: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +102,7 @@ def command(
         image_size=None if image_size is None else whole_number("--image-size", image_size),
         precision=precision,
         trials=whole_number("--trials", trials, least=0),
+        shots=None if shots is None else whole_number("--shots", shots),
         legacy=legacy,
         settings=settings,
         engine=_one_of("--engine", engine, ("local", "ray")),  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from tests.images.shards import sample, write_tar
 from models import tiny
 from run_helpers import short
 from ttctune.bench.suites import VTAB, Task, VtabTask, data_of, tasks_of
-from ttctune.bench.suites.splits import fold_of_each
+from ttctune.bench.suites.splits import few_of_each, fold_of_each
 from ttctune.errors import DataError
 from ttctune.images import open_images
 from ttctune.run import prepare
@@ -155,6 +155,20 @@ class TestSplits:
         for label in set(labels):
             counts = Counter(f for f, its in zip(fold, labels, strict=True) if its == label)
             assert max(counts[f] for f in range(4)) - min(counts[f] for f in range(4)) <= 1
+
+    @pytest.mark.parametrize(("split", "fold"), [("val", None), ("cv", 3)])
+    def test_shots_are_so_many_of_each_class_and_leave_what_is_scored_alone(self, task, split, fold):
+        every, few = data_of(task, split, fold), data_of(task, split, fold, shots=3)
+        all_of_each, of_each = (Counter(data.data.parts["train"].labels) for data in (every, few))
+        assert of_each == {label: min(3, count) for label, count in all_of_each.items()} and 3 in of_each.values()
+        assert few.names == every.names and few.classes == every.classes and few.digest == every.digest
+
+    def test_fewer_shots_are_some_of_more_and_another_draw_has_others(self):
+        labels = [i % 7 if i % 3 else 0 for i in range(103)]
+        two, five = few_of_each(labels, 2, draw=0), few_of_each(labels, 5, draw=0)
+        assert set(two) < set(five) and Counter(labels[i] for i in five) == dict.fromkeys(range(7), 5)
+        assert two == few_of_each(labels, 2, draw=0) != few_of_each(labels, 2, draw=1)
+        assert few_of_each(labels, 103, draw=0) == list(range(103))
 
     def test_classes_that_train_lacks_are_still_classes(self, task):
         """A head of four classes, though only three labels occur."""

@@ -14,7 +14,16 @@ _TOUCHED = {"val": ("train", "val"), "test": ("train", "val", "test"), "cv": ("t
 _VAL_FRACTION = 0.2
 
 
-def data_of(task: Task, split: Split, fold: int | None = None, *, folds: int = FOLDS, seed: int = 0) -> TaskData:
+def data_of(
+    task: Task,
+    split: Split,
+    fold: int | None = None,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    shots: int | None = None,
+    draw: int = 0,
+) -> TaskData:
     """The images of one job.
 
     Args:
@@ -23,6 +32,8 @@ def data_of(task: Task, split: Split, fold: int | None = None, *, folds: int = F
         fold: With "cv", the fold that is left out and scored, from 0; None with the others.
         folds: With "cv", how many there are; each has the same share of every class, to one image.
         seed: Decides which image is in which fold, and what is held out of a train part without val.
+        shots: Images of each class to train on; None takes all.
+        draw: Decides which ones these are.
 
     Raises:
         DataError: The split is unknown, the fold is not one of the folds, or the task lacks a part, cannot be read, or
@@ -42,6 +53,8 @@ def data_of(task: Task, split: Split, fold: int | None = None, *, folds: int = F
     if fold is not None:
         train, scored = _left_out(train, fold_of_each(train.labels, folds, seed), fold)
     _check_apart(task, train, scored)
+    if shots is not None:
+        train = train.choose(few_of_each(train.labels, shots, draw))
     return TaskData(
         Source({"train": train}, source.classes), Source({"test": scored}, source.classes), parts, task.path
     )
@@ -63,6 +76,19 @@ def fold_of_each(labels: list[int], folds: int, seed: int) -> list[int]:
     for turn, index in enumerate(dealt):
         fold[index] = turn % folds
     return fold
+
+
+def few_of_each(labels: list[int], shots: int, draw: int) -> list[int]:
+    """The first `shots` images of each class in an order drawn for it, or all of a class that has no more.
+
+    So with the same draw, fewer shots are some of the images of more.
+    """
+    taken: list[int] = []
+    for label in sorted(set(labels)):
+        members = [index for index, its in enumerate(labels) if its == label]
+        order = torch.randperm(len(members), generator=mixed_generator(draw, label))
+        taken += [members[i] for i in order[:shots].tolist()]
+    return sorted(taken)
 
 
 def _left_out(images: PartSource, fold_of: list[int], fold: int) -> tuple[PartSource, PartSource]:
