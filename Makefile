@@ -12,7 +12,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-# Under a minute on two cores: every part by itself.
+# Every part by itself, without whole commands, several processes and the matrix of models: a minute or two.
 unit: $(READY)
 	$(BIN)/pytest -n 2 -m "not slow and not whole"
 
