@@ -124,7 +124,9 @@ class Recipe(BaseModel):
     @field_validator("sites", "gates", mode="before")
     @classmethod
     def _split_sites(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
 
     @field_validator("sites")
     @classmethod

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ttctune.method.channels import FORMS
+from ttctune.method.channels import FORMS, ChannelMap, ChannelRows
 
 CHANNELS = torch.tensor([1, 3, 4])
 
@@ -21,6 +21,10 @@ def test_a_form_keeps_its_channels_as_integers(form):
         state = convert(tuning).state_dict()
         assert torch.int64 == state["channels"].dtype
         assert CHANNELS.tolist() == state["channels"].tolist()
+
+
+def test_the_forms_by_name():
+    assert {"map": ChannelMap, "rows": ChannelRows} == FORMS
 
 
 def test_the_names_of_what_is_trained():

@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from ttctune.method.channels import ChannelMap, ChannelRows
 from ttctune.method.gates import ChannelGates
 
-#: From this many times fewer channels on, gathering them before a product is faster than taking its rows after it.
+#: Where over this many times fewer channels are chosen than there are, they are gathered before a product; else its
+#: rows are taken after it, and no activation is copied.
 _GATHERED = 4
 
 

@@ -65,13 +65,7 @@ def fold_of_each(labels: list[int], folds: int, seed: int) -> list[int]:
 
     So every fold has the same number of images and of images of each class, to one.
     """
-    by_class: dict[int, list[int]] = {}
-    for index, label in enumerate(labels):
-        by_class.setdefault(label, []).append(index)
-    dealt: list[int] = []
-    for label, members in sorted(by_class.items()):
-        order = torch.randperm(len(members), generator=mixed_generator(seed, label))
-        dealt += [members[i] for i in order.tolist()]
+    dealt = [index for members in _shuffled(labels, seed) for index in members]
     fold = [0] * len(labels)
     for turn, index in enumerate(dealt):
         fold[index] = turn % folds
@@ -83,12 +77,16 @@ def few_of_each(labels: list[int], shots: int, draw: int) -> list[int]:
 
     So with the same draw, fewer shots are some of the images of more.
     """
-    taken: list[int] = []
-    for label in sorted(set(labels)):
-        members = [index for index, its in enumerate(labels) if its == label]
-        order = torch.randperm(len(members), generator=mixed_generator(draw, label))
-        taken += [members[i] for i in order[:shots].tolist()]
-    return sorted(taken)
+    return sorted(index for members in _shuffled(labels, draw) for index in members[:shots])
+
+
+def _shuffled(labels: list[int], seed: int) -> list[list[int]]:
+    """The images of each class in an order drawn for it; classes ascending."""
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_class.setdefault(label, []).append(index)
+    orders = {c: torch.randperm(len(by_class[c]), generator=mixed_generator(seed, c)) for c in sorted(by_class)}
+    return [[by_class[c][i] for i in order.tolist()] for c, order in orders.items()]
 
 
 def _left_out(images: PartSource, fold_of: list[int], fold: int) -> tuple[PartSource, PartSource]:
