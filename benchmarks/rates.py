@@ -16,8 +16,10 @@ from ttctune.bench.methods import METHODS
 from ttctune.bench.record import read_record
 
 MODEL, SIZE, EPOCHS = "deit_tiny_patch16_224", 96, 10
-FIRST = ("linear", "norm", "lora", "lora+norm", "align+lora", "ssf", "sct", "ttc", "ttc-random", "full")
+FIRST = ("linear", "norm", "lora", "lora+norm", "align+lora", "ssf", "sct", "ttc", "ttc-maps", "ttc-random", "full")
 RATES = (1e-2, 5e-3, 2e-2, 2.5e-3)
+#: In so few epochs stochastic depth is left out, for every method.
+SHORT = "drop_path = 0.0"
 #: Rates of another order: the same four, times this.
 SCALES = {"full": 0.02, "linear": 2.0}
 
@@ -27,12 +29,9 @@ def rates_of(method: str) -> tuple[float, ...]:
     return tuple(float(f"{rate * SCALES.get(method, 1.0):.6g}") for rate in RATES)
 
 
-def settings_file(path: Path, rates: dict[str, float], trials: int) -> Path:
-    """A file for `ttctune bench --settings`."""
-    lines = [
-        f'["{name}"]\nlearning_rate = {rate:g}\n' + f"trials = {trials}\n" * (trials > 0)
-        for name, rate in rates.items()
-    ]
+def settings_file(path: Path, rates: dict[str, float], others: str) -> Path:
+    """A file for `ttctune bench --settings`: the rate of each method, and a line that all of them share."""
+    lines = [f'["{name}"]\nlearning_rate = {rate:g}\n{others}\n' for name, rate in rates.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines))
     return path
@@ -107,7 +106,7 @@ if __name__ == "__main__":
     methods = tuple(arguments.methods.split(","))
     for number in () if arguments.only_page else map(int, arguments.rates.split(",")):
         settings = settings_file(
-            arguments.out / f"{number}.toml", {method: rates_of(method)[number] for method in METHODS}, trials=0
+            arguments.out / f"{number}.toml", {method: rates_of(method)[number] for method in METHODS}, SHORT
         )
         benchmark(
             "folder",
@@ -127,4 +126,4 @@ if __name__ == "__main__":
     found = {method: means(arguments.out, method) for method in methods}
     if all(len(rates) == len(RATES) for rates in found.values()):
         chosen = {method: best_of(rates) for method, rates in found.items()}
-        print(settings_file(arguments.out / "chosen.toml", chosen, trials=len(RATES)).read_text())
+        print(settings_file(arguments.out / "chosen.toml", chosen, f"trials = {len(RATES)}").read_text())

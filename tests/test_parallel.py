@@ -57,6 +57,9 @@ def assert_equal_to_rounding(one, other):
     for name in a:
         if name.endswith("channels"):
             assert torch.equal(a[name], b[name]), name
+        elif name.endswith("qkv.shift"):  # a shift of the keys drops out of the softmax, so its gradient is rounding
+            (queries, _, values), (others, _, again) = a[name].chunk(3), b[name].chunk(3)
+            assert torch.allclose(queries, others, **ROUNDING) and torch.allclose(values, again, **ROUNDING), name
         else:
             assert torch.allclose(a[name], b[name], **ROUNDING), name
     for row, again in zip(history(one), history(other), strict=True):
@@ -69,7 +72,7 @@ def assert_equal_to_rounding(one, other):
 
 LONG = {"align_epochs": 2, "tune_epochs": 4}
 SETTINGS = {
-    "augmented": {"flip": True, "crop": True, "randaugment": 5, "gradient_clip": 1.0},
+    "augmented": {"flip": True, "crop": True, "randaugment": 5, "drop_path": 0.5, "gradient_clip": 1.0},
     "rows by class, weighted": {"form": "rows", "importance": "taylor_class", "class_weights": True},
     "scored by weights, in parts": {"importance": "taylor_weight", "accumulation": 2, "channels": 5},
     "head alone first, stream": {"align_epochs": 0, "sites": "stream", "importance": "l2"},

@@ -80,7 +80,7 @@ def test_any_kind_of_data_gives_an_adapted_model(name, source):
     assert len(adapted.classes) == 3 and 0 <= adapted.metrics["accuracy"] <= 1
     assert [row["stage"] for row in adapted.history] == ["align", "tune"]
     assert set(adapted.selection) == {"0.attn", "0.mlp", "1.attn", "1.mlp"}
-    assert all(len(channels) == 8 for channels in adapted.selection.values())
+    assert all(len(channels) == 4 for channels in adapted.selection.values())
 
 
 def test_a_folder_gives_a_finished_output_folder(name, tree, tmp_path):
@@ -469,7 +469,7 @@ def test_without_tuning_norms_and_head_are_the_adapter(name, tmp_path):
 
 @pytest.mark.parametrize("budget", [4, 50, 500])
 def test_a_budget_is_spent_and_not_exceeded(name, budget):
-    adapted = adapt(name, arrays(), short(budget=budget))
+    adapted = adapt(name, arrays(), short(budget=budget, gates=()))
     spent = adapted.parameters["channels"]
     assert 0 < spent <= budget and spent > budget - 2 * 32 - 2
     assert len({len(channels) for channels in adapted.selection.values()}) > 1 or budget < 50
@@ -481,7 +481,7 @@ def test_a_budget_below_one_channel_is_refused(name):
 
 
 def test_rows_train_the_layers_own_rows(name):
-    adapted = adapt(name, arrays(), short(form="rows", sites="attn", channels=5))
+    adapted = adapt(name, arrays(), short(form="rows", sites="attn", channels=5, gates=()))
     assert adapted.parameters["channels"] == 2 * 5 * 33
 
 
@@ -497,7 +497,7 @@ def test_every_reading_of_the_importance_runs(name, importance):
     adapted = adapt(name, arrays(), short(importance=importance))
     scores = adapted.importance["1.mlp"]
     assert scores.shape == (32,)
-    best = scores.topk(8).indices.sort().values
+    best = scores.topk(4).indices.sort().values
     assert torch.equal(adapted.selection["1.mlp"], best)
 
 

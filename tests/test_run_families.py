@@ -16,10 +16,37 @@ def test_the_default_sites_are_those_a_family_has(tmp_path, capsys):
     model = tiny("convnext_conv")
     adapted = ttctune.adapt(model, arrays(), short(image_size=SIDE), out=tmp_path / "x")
     assert {f"{block}.mlp" for block in range(4)} == set(adapted.selection)
-    assert "ConvNeXt has no site attn: channels are tuned at mlp" in capsys.readouterr().err
+    assert "ConvNeXt: nothing can be tuned at attn, so channels are tuned at mlp" in capsys.readouterr().err
     assert ("mlp",) == adapted.recipe.sites
     again = ttctune.load(tmp_path / "x", model)
     assert np.array_equal(again.predict(arrays(2)[0]), adapted.predict(arrays(2)[0]))
+
+
+@pytest.mark.parametrize(
+    ("family", "kept", "said"),
+    [
+        ("beit", ("fc1",), "BEiT: nothing can be tuned at qkv, so gates are at fc1"),
+        ("vit_swiglu", ("qkv", "fc1"), None),
+        ("eva_swiglu", (), "nothing can be tuned at qkv, fc1, so gates are nowhere"),
+        ("pvt_v2", ("fc1",), "PVT-v2: nothing can be tuned at qkv, so gates are at fc1"),
+        ("swin", ("qkv", "fc1"), None),
+    ],
+)
+def test_the_default_gates_are_at_the_layers_that_a_family_calls(family, kept, said, tmp_path, capsys):
+    """Some have no such layer, and some never call it: gates there would silently do nothing."""
+    model = tiny(family)
+    adapted = ttctune.adapt(model, arrays(), short(image_size=SIDE), out=tmp_path / "x")
+    shown = capsys.readouterr().err
+    assert said in shown if said else "nothing can be tuned" not in shown
+    assert kept == adapted.recipe.gates
+    assert set(kept) == {site.kind for site in adapted.attachment.gates}
+    again = ttctune.load(tmp_path / "x", model)
+    assert np.array_equal(again.predict(arrays(2)[0]), adapted.predict(arrays(2)[0]))
+
+
+def test_gates_asked_for_by_name_are_refused_where_a_layer_is_never_called():
+    with pytest.raises(SiteError, match="never calls"):
+        ttctune.adapt(tiny("beit"), arrays(), short(image_size=SIDE, gates=("qkv",)))
 
 
 @pytest.mark.parametrize("sites", [("attn",), ("mlp", "qkv"), ("attn", "fc1")])
@@ -31,7 +58,7 @@ def test_sites_asked_for_by_name_are_refused_where_a_family_has_none(sites):
 
 def test_a_share_is_one_of_each_sites_own_width(tmp_path):
     """A quarter of 16 channels in the first stage of this Swin, of 32 in the second; four times that at `fc1`."""
-    adapted = ttctune.adapt(tiny("swin"), arrays(), short(sites=("attn", "fc1")))
+    adapted = ttctune.adapt(tiny("swin"), arrays(), short(sites=("attn", "fc1"), channels=0.25))
     found = {name: len(channels) for name, channels in adapted.selection.items()}
     assert {"0.attn": 4, "1.attn": 4, "2.attn": 8, "0.fc1": 8, "1.fc1": 8, "2.fc1": 16} == found
 
@@ -40,7 +67,9 @@ def test_a_number_of_channels_has_to_fit_every_site():
     """The narrowest site is named, with its width, which itself is accepted."""
     with pytest.raises(RecipeError, match=r"channels = 17; expected at most 16, .* narrowest site, 0\.attn"):
         ttctune.adapt(tiny("swin"), arrays(), short(channels=17))
-    assert plan(tiny("swin"), arrays(), short(channels=16), quiet=True).parameters["channels"] == 6 * (16 * 16 + 16)
+    assert plan(tiny("swin"), arrays(), short(channels=16, gates=()), quiet=True).parameters["channels"] == 6 * (
+        16 * 16 + 16
+    )
 
 
 def test_class_tokens_are_asked_for_before_anything_is_trained():

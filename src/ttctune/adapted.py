@@ -369,7 +369,8 @@ def _rebuild(
         sites = backbone.sites(recipe.sites)
         for name, channels in selection.items():
             _check_channels(name, channels, sites)
-        attachment.tune(sites, selection, recipe.form, recipe.gates)
+        if selection:  # else the run ended after the alignment
+            attachment.tune(sites, selection, recipe.form, recipe.gates)
         load_adapter(attachment, tensors)
     except AdapterError:
         raise

@@ -42,6 +42,8 @@ StageTwo = Literal["trained", "slower", "frozen"]
 
 SITE_KINDS: tuple[str, ...] = get_args(SiteKind)
 IMPORTANCES: tuple[str, ...] = get_args(Importance)
+#: Settings that decide where and which channels are tuned, and how.
+SELECTION = ("sites", "channels", "budget", "form", "gates", "importance", "tokens")
 #: Learning rate of what `tune_norms` or `tune_head` calls "slower", as a share of the usual one.
 SLOWER = 0.1
 #: Whole numbers beyond this are no TOML, and no JSON that others read.
@@ -63,28 +65,32 @@ class Recipe(BaseModel):
     tune_epochs: int = Field(18, ge=0, description="epochs of stage 2; 0 stops after the alignment")
     sites: tuple[SiteKind, ...] = Field(("attn", "mlp"), description="layers whose output channels are tuned")
     channels: int | float = Field(
-        0.25, description="channels a site: a number, or a share of the site's own width below 1"
+        0.125, description="channels a site: a number, or a share of the site's own width below 1"
     )
-    budget: int | None = Field(None, ge=1, description="parameters over all sites, spent by score; replaces --channels")
+    budget: int | None = Field(
+        None, ge=1, description="parameters of maps or rows over all sites, spent by score; replaces --channels"
+    )
     form: Form = Field("map", description="K x K map of the channels, or their own weight rows")
-    gates: tuple[GateKind, ...] = Field((), description="layers all of whose channels get a scale and a shift too")
+    gates: tuple[GateKind, ...] = Field(
+        ("qkv", "fc1"), description='layers all of whose channels get a scale and a shift too; none: ""'
+    )
     importance: Importance = Field("taylor", description="how channels are scored")
     tokens: Tokens = Field("all", description="tokens that the score sees")
     tune_norms: StageTwo = Field("trained", description="norms in stage 2; slower = a tenth of their rate")
     tune_head: StageTwo = Field("trained", description="head in stage 2; slower = a tenth of its rate")
 
-    learning_rate: float = Field(1e-2, gt=0, le=10, description="AdamW, for maps or rows")
+    learning_rate: float = Field(1e-2, gt=0, le=10, description="AdamW, for maps, rows and gates")
     norm_learning_rate: float | None = Field(None, gt=0, le=10, description="for norms; default: as for maps")
     head_learning_rate: float | None = Field(
         None, gt=0, le=10, description="for the head; default: half of that for maps"
     )
-    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW, on maps, rows and head weight")
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW, on maps, rows, gates and head weight")
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up of each stage, at most half of it")
     batch_size: int = Field(32, ge=1, description="images a step")
     accumulation: int = Field(1, ge=1, description="parts a batch is computed in, to save memory")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: bool = Field(False, description="weigh the loss by 1 / class frequency")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth, largest rate")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth, rate at the last block")
     gradient_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
 
     image_size: int | tuple[int, int] | None = Field(
@@ -259,6 +265,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "tune_epochs": 10,
         "sites": ("attn",),
         "channels": 0.125,
+        "gates": (),
         "tune_norms": "frozen",
     },
 }

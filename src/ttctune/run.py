@@ -18,7 +18,7 @@ from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
 from ttctune.backbone.verification import verify_sites
 from ttctune.calibration import Calibration, calibrate
-from ttctune.errors import BackboneError, DataError, FolderError, RecipeError
+from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, SiteError
 from ttctune.evaluation import evaluate_logits, outputs_of
 from ttctune.images import ImageData, ImageSet, open_images
 from ttctune.method.attachment import Attachment, attach
@@ -165,14 +165,15 @@ def prepare(
     one.
     """
     backbone = model if isinstance(model, Backbone) else open_backbone(model, weights)
-    recipe = _with_sites_of(backbone, recipe, reporter)
     description = pictures_for(backbone, recipe)
-    sites = backbone.sites(recipe.sites)
-    _check_channels(recipe, sites)
     size = (description.height, description.width)
+    picture = (description.channels, *size)
     trial = attach(backbone, 2, image_size=size).model
     prefix_tokens(trial, recipe.tokens)  # refused before anything is trained
-    verify_sites(trial, (*sites, *backbone.sites(recipe.gates)), (description.channels, *size))
+    recipe = _with_layers_of(backbone, recipe, trial, picture, reporter)
+    sites = backbone.sites(recipe.sites)
+    _check_channels(recipe, sites)
+    verify_sites(trial, (*sites, *backbone.sites(recipe.gates)), picture)
     images = open_images(
         data,
         description,
@@ -319,14 +320,30 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     return dataclasses.replace(adapted, metrics=metrics, calibration=calibration)
 
 
-def _with_sites_of(backbone: Backbone, recipe: Recipe, reporter: Reporter) -> Recipe:
-    """The default sites are those of them that a block of the family has; others are taken at their word."""
-    offered = tuple(kind for kind in recipe.sites if kind in backbone.family.sites)
-    if recipe.sites != Recipe.model_fields["sites"].default or offered in ((), recipe.sites):
-        return recipe
-    missing = ", ".join(kind for kind in recipe.sites if kind not in offered)
-    reporter.say(f"{backbone.family.title} has no site {missing}: channels are tuned at {', '.join(offered)}")
-    return recipe.change(sites=offered)
+def _with_layers_of(
+    backbone: Backbone, recipe: Recipe, trial: nn.Module, picture: tuple[int, int, int], reporter: Reporter
+) -> Recipe:
+    """Of the default sites and gates, those at layers that the model has and calls; others are taken at their word."""
+    for setting, what in (("sites", "channels are tuned"), ("gates", "gates are")):
+        kinds = getattr(recipe, setting)
+        if kinds != Recipe.model_fields[setting].default:
+            continue
+        kept = tuple(kind for kind in kinds if _acts(backbone, kind, trial, picture))
+        if kept == kinds or (not kept and setting == "sites"):
+            continue
+        missing = ", ".join(kind for kind in kinds if kind not in kept)
+        where = f"at {', '.join(kept)}" if kept else "nowhere"
+        reporter.say(f"{backbone.family.title}: nothing can be tuned at {missing}, so {what} {where}")
+        recipe = recipe.change(**{setting: kept})
+    return recipe
+
+
+def _acts(backbone: Backbone, kind: str, trial: nn.Module, picture: tuple[int, int, int]) -> bool:
+    try:
+        verify_sites(trial, backbone.sites((kind,)), picture)
+    except SiteError:
+        return False
+    return True
 
 
 def _val_logits(run: Run, val: ImageSet) -> Tensor:

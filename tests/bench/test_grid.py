@@ -8,6 +8,7 @@ from ttctune.bench.grid import Job, check_methods, check_settings, done_before, 
 from ttctune.bench.record import write_record
 from ttctune.bench.suites import FOLDS
 from ttctune.errors import RecipeError, RecordError
+from ttctune.recipe import SELECTION
 
 
 def test_a_grid_stopped_early_is_a_whole_table_of_fewer_seeds(tasks):
@@ -43,8 +44,26 @@ def test_a_record_made_with_other_settings_does_not_count(tmp_path):
         check_settings(record(), {"learning_rate": 0.02}, tmp_path)
 
 
+@pytest.mark.parametrize("then", [(), ("fc1",)])
+def test_a_family_that_has_only_some_of_the_default_gates_is_done_all_the_same(tmp_path, then):
+    made = record(settings={"gates": list(then), "sites": ["attn", "mlp"]})
+    check_settings(made, {"gates": ["qkv", "fc1"], "sites": ["attn", "mlp"]}, tmp_path)
+
+
+@pytest.mark.parametrize(("then", "now"), [(["fc1"], ["fc1", "mlp"]), (["attn"], ["qkv", "fc1"]), (["fc1"], [])])
+def test_other_gates_are_other_settings(tmp_path, then, now):
+    with pytest.raises(RecordError, match="made with gates"):
+        check_settings(record(settings={"gates": then}), {"gates": now}, tmp_path)
+
+
 def test_the_record_of_a_job_says_where_its_dial_stood(tasks, model):
     own, other = (Job(tasks[0], "val", "ttc", 0, dial=dial) for dial in (None, 0.5))
-    assert conditions(model).settings(own)["channels"] == 0.25
+    assert conditions(model).settings(own)["channels"] == 0.125
     assert conditions(model).settings(other)["channels"] == 0.5
     assert conditions(model).recipe(other).channels == 0.5
+
+
+@pytest.mark.parametrize(("method", "selects"), [("ttc", True), ("sct", True), ("lora", False), ("full", False)])
+def test_only_a_method_that_selects_channels_has_the_settings_of_a_selection(tasks, model, method, selects):
+    settings = conditions(model).settings(Job(tasks[0], "val", method, 0))
+    assert all((name in settings) == selects for name in SELECTION) and "drop_path" in settings

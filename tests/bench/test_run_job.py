@@ -31,12 +31,15 @@ def test_a_record_says_all_there_is_to_say(job, model):
     assert (record.task, record.split, record.seed, record.epochs) == ("ants", "val", 1, 2)
     assert [(row["stage"], row["epoch"]) for row in record.history] == [("align", 1), ("tune", 1)]
     assert shares == [0.5, 1.0]
-    assert record.parameters == 5 * 2 * 32 + 2 * 2 * (8 * 8 + 8) and record.head_parameters == 3 * 33
+    assert (
+        record.parameters == 5 * 2 * 32 + 2 * 2 * (4 * 4 + 4) + 2 * 2 * (3 * 32 + 64)
+        and record.head_parameters == 3 * 33
+    )
     scores = {site: unpacked(text, "<f2") for site, text in record.importance.items()}
     assert scores.keys() == record.selection.keys() and len(scores) == 4
     for site, chosen in record.selection.items():
-        assert len(chosen) == 8 and min(scores[site][list(chosen)]) >= np.sort(scores[site])[-8]
-    assert record.settings["seed"] == 1 and record.settings["channels"] == 0.25
+        assert len(chosen) == 4 and min(scores[site][list(chosen)]) >= np.sort(scores[site])[-4]
+    assert record.settings["seed"] == 1 and record.settings["channels"] == 0.125
     assert record.protocol.model == model and record.protocol.image_size == (32, 32)
     assert record.protocol.normalisation.mean == (0.5, 0.5, 0.5)
     assert record.protocol.threads == 1 and record.protocol.precision == "fp32"

@@ -39,11 +39,13 @@ def test_the_first_trial_is_the_recipes_own_and_all_are_on_val(tmp_path, job, mo
     search = Search(tmp_path, TRIALS, conditions(model))
     trial = search.next_trial(job)
     assert (trial.split, trial.fold, trial.trial) == ("val", None, 0)
-    assert trial.settings == {"learning_rate": 0.01, "weight_decay": 0.01} and trial.dial == 0.25
+    assert trial.settings == {"learning_rate": 0.01, "weight_decay": 0.01} and trial.dial == 0.125
     search.tell(trial, reached(trial))
     drawn = finish(search, job)
     assert [number for number, _, _ in drawn] == [1, 2, 3]
-    assert all(1e-3 <= settings["learning_rate"] <= 0.1 and dial in (0.125, 0.25, 0.5) for _, settings, dial in drawn)
+    assert all(
+        1e-3 <= settings["learning_rate"] <= 0.1 and dial in (0.0625, 0.125, 0.25) for _, settings, dial in drawn
+    )
 
 
 def test_the_best_trial_gives_the_settings_and_the_job_says_so(tmp_path, job, model):

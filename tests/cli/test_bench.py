@@ -115,12 +115,12 @@ def test_settings_chosen_beforehand_stand_in_the_records(bench, imagined, tmp_pa
 
 def test_a_variant_stands_beside_its_method_with_settings_of_its_own(bench, imagined, tmp_path):
     file = tmp_path / "variants.toml"
-    file.write_text('["ttc@few"]\nchannels = 0.125\n["lora@r=2"]\nrank = 2\n')
+    file.write_text('["ttc@few"]\nchannels = 0.0625\n["lora@r=2"]\nrank = 2\n')
     imagined.instead = lambda job: None
     assert bench("--settings", file, methods="ttc,ttc@few,lora@r=2").code == 0
     methods = ("ttc", "ttc@few", "lora@r=2")
     settings = {m: json.loads((tmp_path / f"out/ants/{m}/seed0.json").read_text())["settings"] for m in methods}
-    assert (settings["ttc"]["channels"], settings["ttc@few"]["channels"]) == (0.25, 0.125)
+    assert (settings["ttc"]["channels"], settings["ttc@few"]["channels"]) == (0.125, 0.0625)
     assert settings["lora@r=2"]["rank"] == 2
 
 

@@ -38,7 +38,7 @@ def test_fit_says_what_it_does_what_it_reached_and_what_to_try_next(ttctune, tre
         "evaluate", "predict", "inspect", "merge",
     ]  # fmt: skip
     assert re.search(r"^val accuracy +\d+\.\d% on 6 images$", done.out, re.M)
-    assert "288 in channels, 320 in norms, 99 in head" in done.out and str(tmp_path / "x") in done.out
+    assert "720 in channels, 320 in norms, 99 in head" in done.out and str(tmp_path / "x") in done.out
 
 
 def test_the_next_commands_that_fit_prints_work(ttctune, tree, model, tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_fit_prints_json_alone_on_stdout(ttctune, tree, model, tmp_path):
     result = fit(ttctune, tree, model, "-o", tmp_path / "x", "--json", "--quiet")
     assert result.code == 0 and result.err == ""
     assert result.json["folder"] == str(tmp_path / "x")
-    assert result.json["parameters"] == {"channels": 288, "norms": 320, "head": 99}
+    assert result.json["parameters"] == {"channels": 720, "norms": 320, "head": 99}
     assert result.json["metrics"]["images"] == 6 and result.json["settled"]["precision"] == "fp32"
 
 
@@ -120,10 +120,10 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(ttctune, tree, model
     done = fit(ttctune, tree, model, "--dry-run", "-o", "x", *(["--json"] if json_too else []))
     assert done.code == 0 and not list(tmp_path.iterdir())
     if json_too:
-        assert done.json["parameters"] == {"channels": 288, "norms": 320, "head": 99}
+        assert done.json["parameters"] == {"channels": 720, "norms": 320, "head": 99}
         assert done.json["images"] == {"train": 15, "val": 6} and done.json["seconds"] > 0 and done.json["memory"] > 0
     else:
-        assert "288 in channels" in done.out and "MB" in done.out and re.search(r"time +about \d+ s", done.out)
+        assert "720 in channels" in done.out and "MB" in done.out and re.search(r"time +about \d+ s", done.out)
 
 
 def test_evaluate_reads_the_test_part_and_says_so(ttctune, fitted, tree):
@@ -296,7 +296,7 @@ def test_fit_goes_on_from_an_earlier_run(ttctune, fitted, tree, tmp_path, monkey
     assert done.code == 0 and "3 classes taken over; selection kept" in done.err
     assert "warm start from shapes: 3 classes" in ttctune("inspect", tmp_path / "runs" / "shapes-shapes").out
     plan = ttctune("fit", "--data", tree, "--warm-start", fitted, "--dry-run", "--json", "--quiet")
-    assert plan.json["parameters"] == {"channels": 288, "norms": 320, "head": 99}
+    assert plan.json["parameters"] == {"channels": 720, "norms": 320, "head": 99}
 
 
 def test_predict_fits_a_narrow_terminal(ttctune, fitted, tree, tmp_path, monkeypatch):
@@ -323,7 +323,7 @@ def test_inspect_shows_the_record_and_the_chosen_channels(ttctune, fitted, model
     assert done.code == 0 and model in done.out and "class0, class1, class2" in done.out
     chosen = load(fitted).selection
     for site, channels in chosen.items():
-        assert re.search(rf"^{re.escape(site)} +8 +\d+% +{', '.join(map(str, channels.tolist()))}$", done.out, re.M)
+        assert re.search(rf"^{re.escape(site)} +4 +\d+% +{', '.join(map(str, channels.tolist()))}$", done.out, re.M)
 
 
 def test_inspect_prints_record_and_selection_as_json(ttctune, fitted):

@@ -39,7 +39,7 @@ def test_a_whole_run_trains_saves_and_loads_gates(tmp_path):
     gates = [p for n, p in adapted.attachment.adapter.named_parameters() if n.startswith("gates.")]
     assert len(gates) == 2 * 4 * 2 and all(p.abs().max() > 0 for p in gates)
     width = 32
-    maps = 2 * 2 * (8 * 8 + 8)
+    maps = 2 * 2 * (4 * 4 + 4)
     assert adapted.attachment.parameter_counts()["channels"] == maps + 2 * 2 * (3 + 1 + 2 + 1) * width
     again = load(tmp_path / "run", model=model)
     images = torch.rand(3, 3, 32, 32)

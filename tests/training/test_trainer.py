@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from tests.models import CLASSES, attached
-from torchvision.ops import StochasticDepth
 
 from ttctune.backbone.description import InputDescription
 from ttctune.errors import TrainingError
@@ -19,6 +18,8 @@ from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer, image_loss
 
 SMALL = {"batch_size": 6, "align_epochs": 1, "tune_epochs": 1, "precision": "fp32"}
+#: Nothing between the model's own cross-entropy and the loss of a step.
+PLAIN = {"label_smoothing": 0.0, "drop_path": 0.0}
 #: Rounding of another order of summation, after a few steps of AdamW at the usual rate.
 ROUNDING = 2e-5
 
@@ -73,7 +74,8 @@ def trained(**settings):
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 6])
 def test_a_batch_in_parts_gives_the_adapter_of_a_whole_one(parts):
-    assert difference(trained(), trained(accumulation=parts)) < ROUNDING
+    settings = {"drop_path": 0.5, "flip": True}
+    assert difference(trained(**settings), trained(**settings, accumulation=parts)) < ROUNDING
 
 
 def gradients_of(monkeypatch, images, **settings):
@@ -100,7 +102,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_a_whole_one(monkeypatch, parts)
 
 def test_a_short_last_batch_weighs_as_many_images_as_it_has():
     attachment = attached("vit")
-    trainer = trainer_of(attachment, images=labelled(7), learning_rate=1e-30, weight_decay=0, label_smoothing=0.0)
+    trainer = trainer_of(attachment, images=labelled(7), learning_rate=1e-30, weight_decay=0, **PLAIN)
     _, row = train(attachment, trainer)
     with torch.no_grad():
         logits = trainer.model(normalise(labelled(7).images, trainer.description, torch.device("cpu")))
@@ -109,7 +111,7 @@ def test_a_short_last_batch_weighs_as_many_images_as_it_has():
 
 def test_a_short_batch_has_gradients_of_the_mean_over_its_images(monkeypatch):
     images = labelled(2)
-    got, attachment = gradients_of(monkeypatch, images, batch_size=6, label_smoothing=0.0)
+    got, attachment = gradients_of(monkeypatch, images, batch_size=6, **PLAIN)
     attachment.model.zero_grad()
     inputs = normalise(images.images, trainer_of(attachment).description, torch.device("cpu"))
     F.cross_entropy(attachment.model(inputs), images.labels).backward()
@@ -162,25 +164,8 @@ def test_clipping_bounds_the_gradient_of_everything_together(monkeypatch):
     assert norms and max(norms) <= 0.01 * 1.001
 
 
-def test_drop_path_is_there_while_training_and_gone_afterwards():
-    attachment = attached("vit")
-    kinds = {name: type(m) for name, m in attachment.model.named_modules()}
-    seen = []
-    trainer = trainer_of(attachment, drop_path=0.3)
-    forward = attachment.model.forward_features
-
-    def watch(x, **arguments):
-        seen.append([m.p for m in attachment.model.modules() if isinstance(m, StochasticDepth)])
-        return forward(x, **arguments)
-
-    attachment.model.forward_features = watch
-    train(attachment, trainer)
-    assert seen[0] == [0.0, 0.0, 0.3, 0.3]
-    assert {name: type(m) for name, m in attachment.model.named_modules()} == kinds
-
-
 def test_drop_path_changes_what_is_learnt():
-    assert difference(trained(), trained(drop_path=0.5)) > 1e-3
+    assert difference(trained(drop_path=0.0), trained(drop_path=0.5)) > 1e-3
 
 
 def test_the_model_is_left_in_eval_mode_even_after_an_error():

@@ -12,7 +12,7 @@ from ttctune.bench.methods import METHODS, VARIANT, Method, method_of, recipe_fo
 from ttctune.bench.record import Record, SplitName, SuiteName, path_of, read_record
 from ttctune.bench.suites import FOLDS, Task
 from ttctune.errors import RecipeError, RecordError
-from ttctune.recipe import Recipe
+from ttctune.recipe import SELECTION, Recipe
 
 NAME_OF_VARIANT = r"[\w.=-]+"
 
@@ -109,14 +109,16 @@ class Conditions:
         return recipe_for(self.method(job), self.epochs, **{**shared, **job.settings})
 
     def settings(self, job: Job) -> dict[str, Any]:
-        """Recipe and dial of a job, for its record.
+        """Recipe and dial of a job, for its record; without the settings of a selection where its method has none.
 
         Raises:
             RecipeError: A setting is out of bounds or unknown.
         """
-        dial = method_of(job.method).dial
+        method = method_of(job.method)
+        dial = method.dial
         own = {} if dial is None else {dial.name: dial.default if job.dial is None else job.dial}
-        return own | self.recipe(job).model_dump(mode="json")
+        unused = set() if method.selects else set(SELECTION)
+        return own | self.recipe(job).model_dump(mode="json", exclude=unused)
 
 
 def check_methods(names: Iterable[str]) -> tuple[str, ...]:
@@ -177,12 +179,18 @@ def check_settings(record: Record, now: Mapping[str, Any], path: Path) -> None:
     """Refuse to count a record as done that was made with other settings.
 
     Raises:
-        RecordError: A setting differs; but for `sites`, of which a run keeps those that the family has.
+        RecordError: A setting differs, other than default sites and gates of which the family has only some.
     """
-    for name in now.keys() & record.settings.keys() - {"sites"}:
-        if now[name] != record.settings[name]:
+    for name in now.keys() & record.settings.keys():
+        then = record.settings[name]
+        if then != now[name] and not (_is_default(name, now[name]) and set(then) < set(now[name])):
             raise RecordError(
-                f"{path} was made with {name} = {record.settings[name]}",
+                f"{path} was made with {name} = {then}",
                 f"{now[name]}, as the method has it now",
                 "choose another -o, or remove the file",
             )
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether it is what a run may take less of, where the family has no more."""
+    return name in ("sites", "gates") and tuple(value) == Recipe.model_fields[name].default

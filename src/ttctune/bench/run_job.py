@@ -102,9 +102,10 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     scored = _scored(data, run, conditions.threads)
     guesses = _guesses(run, scored)
     guesses = best.better_than(guesses) if best else guesses
+    kept = {"sites": [*run.recipe.sites], "gates": [*run.recipe.gates]}
     return Record(
         **_about(job, conditions),
-        settings=conditions.settings(job) | {"sites": [*run.recipe.sites]},
+        settings={name: kept.get(name, value) for name, value in conditions.settings(job).items()},
         protocol=_protocol(run, conditions, data),
         classes=run.images.classes,
         accuracy=float((guesses == scored.labels.numpy()).mean()),

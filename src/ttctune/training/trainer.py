@@ -27,7 +27,7 @@ from ttctune.training.processes import Processes
 from ttctune.training.progress import Reporter
 from ttctune.training.schedule import Schedule, warmup_steps
 from ttctune.training.stage import Group
-from ttctune.training.stochastic_depth import stochastic_depth
+from ttctune.training.stochastic_depth import Draws, stochastic_depth
 
 T = TypeVar("T")
 
@@ -45,12 +45,14 @@ class Share:
         pictures: uint8, not normalised; may be none.
         labels: int64.
         batch: Images of the whole batch, over which the loss is a mean.
-        seed: Of the random numbers of the forward pass, mixed with the number of the part; None draws on.
+        depth: float32, images x branches, in [0, 1); decides which branches are left out.
+        seed: Of other random numbers of the forward pass, mixed with the number of the part; None draws on.
     """
 
     pictures: Tensor
     labels: Tensor
     batch: int
+    depth: Tensor
     seed: int | None = None
 
 
@@ -99,6 +101,7 @@ class Trainer:
         self.augment: Callable[[Tensor], Tensor] = Augmentation(
             self.recipe.flip, self.recipe.crop, self.recipe.randaugment
         )
+        self.draws = Draws()
         self.inputs: Callable[[Tensor], Tensor] = partial(normalise, description=self.description, device=self.device)
 
     def train(
@@ -135,7 +138,7 @@ class Trainer:
         with ExitStack() as stack:
             stack.enter_context(_only(self.model, optimizer.parameters))
             stack.enter_context(attention(self.model, self.precision.fused_attention))
-            stack.enter_context(stochastic_depth(self.model, self.backbone, self.recipe.drop_path))
+            self.draws = stack.enter_context(stochastic_depth(self.model, self.backbone, self.recipe.drop_path))
             stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
             stack.callback(self.model.eval)
             model: nn.Module = self.model
@@ -166,7 +169,8 @@ class Trainer:
 
         Where memory runs out, the share is split for good, or with `split = False` the error goes on.
         """
-        share = self._share(*next(iter(self.images.batches(self.recipe.batch_size, order=None))))
+        pictures, labels = next(iter(self.images.batches(self.recipe.batch_size, order=None)))
+        share = self._share(pictures, labels, torch.empty(len(labels), 0))
         set_training(self.model)
         optimizer = Optimizer(groups, False, self.device.type)
         compute = self._gradients if split else self._gradients_at_once
@@ -222,7 +226,9 @@ class Trainer:
             optimizer.set_share(schedule.share(epoch * steps + step))
             seed = _mix(self.recipe.seed, salt, epoch, step)
             torch.manual_seed(seed)
-            share = self._share(self.augment(pictures), labels, seed)  # cut afterwards: each draws for the whole batch
+            # both are cut afterwards: each process draws for the whole batch
+            pictures, depth = self.augment(pictures), torch.rand(len(labels), self.draws.branches)
+            share = self._share(pictures, labels, depth, seed)
             found = torch.tensor(self._gradients(model, optimizer, self.precision, share), dtype=torch.float64)
             self.processes.sum_([*optimizer.gradients(), found])
             loss, right = found.tolist()
@@ -244,10 +250,10 @@ class Trainer:
             "(and --overwrite, if this run has a folder)",
         )
 
-    def _share(self, pictures: Tensor, labels: Tensor, seed: int | None = None) -> Share:
+    def _share(self, pictures: Tensor, labels: Tensor, depth: Tensor, seed: int | None = None) -> Share:
         mine = self.processes.share(len(labels))
         seed = None if seed is None else _mix(seed, self.processes.rank)
-        return Share(pictures[mine], labels[mine], len(labels), seed)
+        return Share(pictures[mine], labels[mine], len(labels), depth[mine], seed)
 
     def _gradients(
         self, model: nn.Module, optimizer: Optimizer, precision: Precision, share: Share
@@ -265,10 +271,11 @@ class Trainer:
             return 0.0, 0.0
         loss_sum, right = 0.0, 0.0
         parts = min(self.accumulation, len(share.labels))
-        pairs = zip(share.pictures.chunk(parts), share.labels.chunk(parts), strict=True)
-        for number, (pictures, labels) in enumerate(pairs):
+        cut = (share.pictures.chunk(parts), share.labels.chunk(parts), share.depth.chunk(parts))
+        for number, (pictures, labels, depth) in enumerate(zip(*cut, strict=True)):
             if share.seed is not None:
                 torch.manual_seed(_mix(share.seed, number))  # a retry in smaller parts draws as if it were the first
+            self.draws.numbers = depth.to(self.device)
             inputs = self.inputs(pictures)
             targets = labels.to(self.device)
             with precision.forward_context(self.device):

@@ -41,9 +41,11 @@ def test_a_method_adds_what_is_published(
     assert f"{parameters / 1e6:.2f}" == published
 
 
-@pytest.mark.parametrize(("method", "channels"), [("sct", 111_744), ("paper", 111_744), ("ttc", 889_344)])
-def test_maps_count_what_their_channels_say(vit_base: Backbone, method: str, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "channels"), [("sct", 111_744), ("paper", 111_744), ("ttc-maps", 889_344), ("ttc", 352_512)]
+)
+def test_maps_and_gates_count_what_their_channels_say(vit_base: Backbone, method: str, channels: int) -> None:
     run = shell_run(vit_base, METHODS[method])
     first = {site.name: torch.arange(run.recipe.channels_of(site.width)) for site in run.sites}
-    run.attachment.tune(run.sites, first, run.recipe.form)
+    run.attachment.tune(run.sites, first, run.recipe.form, run.recipe.gates)
     assert run.attachment.parameter_counts()["channels"] == channels

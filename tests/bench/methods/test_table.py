@@ -19,7 +19,9 @@ WIDTH, HIDDEN, BLOCKS = 32, 64, 2
 NORMS = 2 * (2 * BLOCKS + 1) * WIDTH
 CHANNELS = BLOCKS * (5 * WIDTH + HIDDEN)  # behind qkv, proj, fc1 and fc2
 LORA = BLOCKS * 8 * (WIDTH + 3 * WIDTH)
-MAPS = 2 * BLOCKS * (8 * 8 + 8)
+MAPS = 2 * BLOCKS * (4 * 4 + 4)
+GATES = 2 * BLOCKS * (3 * WIDTH + HIDDEN)  # scale and shift at qkv and fc1
+OURS = NORMS + MAPS + GATES
 FULL = (
     NORMS
     + BLOCKS * (WIDTH * (3 * WIDTH + WIDTH) + 2 * WIDTH * HIDDEN)
@@ -30,6 +32,7 @@ FULL = (
 )
 
 NORM, MAP, PAIR = r"norm\d?\.(weight|bias)", r"\.tuning\.(map|bias)", r"\.lora_[AB]\."
+GATED = rf"{NORM}|{MAP}|\.gates\.(log_scale|shift)$"
 
 #: Method -> what it trains, as the names of parameters, and how many, head left out.
 TRAINED = {
@@ -43,10 +46,11 @@ TRAINED = {
     "vpt": (r"\.prompts$", BLOCKS * 10 * WIDTH),
     "sct": (MAP, BLOCKS * (4 * 4 + 4)),
     "paper": (f"{NORM}|{MAP}", NORMS + BLOCKS * (4 * 4 + 4)),
-    "ttc": (f"{NORM}|{MAP}", NORMS + MAPS),
-    "ttc-random": (f"{NORM}|{MAP}", NORMS + MAPS),
-    "ttc-bottom": (f"{NORM}|{MAP}", NORMS + MAPS),
-    "joint": (f"{NORM}|{MAP}", NORMS + MAPS),
+    "ttc": (GATED, OURS),
+    "ttc-maps": (f"{NORM}|{MAP}", NORMS + 2 * BLOCKS * (8 * 8 + 8)),
+    "ttc-random": (GATED, OURS),
+    "ttc-bottom": (GATED, OURS),
+    "joint": (GATED, OURS),
     "norm-long": (NORM, NORMS),
     "lora+norm": (f"{NORM}|{PAIR}", NORMS + LORA),
     "align+lora": (f"{NORM}|{PAIR}", NORMS + LORA),

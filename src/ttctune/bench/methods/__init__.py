@@ -25,17 +25,24 @@ __all__ = ["METHODS", "VARIANT", "Dial", "Method", "method_of", "recipe_for", "t
 #: Where the rate of the body is of another order than 1e-2, the head keeps the one that it has in the default recipe.
 HEAD = {"head_learning_rate": 5e-3}
 LORA = {**HEAD, "norm_learning_rate": 1e-2}
-SCT = {"sites": ("stream",), "importance": "l2", "tokens": "patches", "channels": 0.125, "tune_norms": "frozen"}
+SCT = {
+    "sites": ("stream",),
+    "importance": "l2",
+    "tokens": "patches",
+    "channels": 0.125,
+    "gates": (),
+    "tune_norms": "frozen",
+}
 
 #: Between a method's name and that of a variant, which differs from it in settings that a file gives: "ttc@few".
 VARIANT = "@"
 
-CHANNELS = Dial("channels", (0.125, 0.25, 0.5), default=0.25)
-FEWER_CHANNELS = Dial("channels", (0.0625, 0.125, 0.25), default=0.125)
+CHANNELS = Dial("channels", (0.0625, 0.125, 0.25), default=0.125)
+MORE_CHANNELS = Dial("channels", (0.125, 0.25, 0.5), default=0.25)
 RANK = Dial("rank", (4, 8, 16), default=8)
 
 METHODS: Mapping[str, Method] = {
-    "linear": Method("linear probe", linear, keeps_features=True),
+    "linear": Method("linear probe", linear, settings={"drop_path": 0.0}, keeps_features=True),
     "norm": Method("LayerNorm only", partial(one_stage, norm)),
     "bitfit": Method("BitFit", partial(one_stage, bitfit)),
     "full": Method("full fine-tuning", partial(one_stage, full), learning_rate=1e-4, settings=HEAD),
@@ -47,12 +54,25 @@ METHODS: Mapping[str, Method] = {
         dial=Dial("width", (8, 16, 64), default=8),
     ),
     "vpt": Method("VPT-Deep", partial(one_stage, vpt), dial=Dial("prompts", (5, 10, 50), default=10)),
-    "sct": Method("SCT", partial(one_stage, sct), settings=SCT, dial=FEWER_CHANNELS),
-    "paper": Method("two-stage, `paper`", two_stages, preset="paper", dial=FEWER_CHANNELS),
-    "ttc": Method("two-stage", two_stages, dial=CHANNELS),
-    "ttc-random": Method("two-stage, random channels", two_stages, settings={"importance": "random"}, dial=CHANNELS),
-    "ttc-bottom": Method("two-stage, least channels", two_stages, settings={"importance": "lowest"}, dial=CHANNELS),
-    "joint": Method("norms and channels in one stage", two_stages, settings={"align_epochs": 0}, dial=CHANNELS),
+    "sct": Method("SCT", partial(one_stage, sct), settings=SCT, dial=CHANNELS, selects=True),
+    "paper": Method("two-stage, `paper`", two_stages, preset="paper", dial=CHANNELS, selects=True),
+    "ttc": Method("two-stage", two_stages, dial=CHANNELS, selects=True),
+    "ttc-maps": Method(
+        "two-stage, maps alone",
+        two_stages,
+        settings={"gates": (), "channels": 0.25},
+        dial=MORE_CHANNELS,
+        selects=True,
+    ),
+    "ttc-random": Method(
+        "two-stage, random channels", two_stages, settings={"importance": "random"}, dial=CHANNELS, selects=True
+    ),
+    "ttc-bottom": Method(
+        "two-stage, least channels", two_stages, settings={"importance": "lowest"}, dial=CHANNELS, selects=True
+    ),
+    "joint": Method(
+        "norms and channels in one stage", two_stages, settings={"align_epochs": 0}, dial=CHANNELS, selects=True
+    ),
     "norm-long": Method("LayerNorm only, twice as long", partial(one_stage, norm), longer=2),
     "lora+norm": Method(
         "LoRA and LayerNorm", partial(one_stage, lora_and_norms), learning_rate=3e-3, settings=LORA, dial=RANK

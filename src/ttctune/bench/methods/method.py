@@ -38,6 +38,7 @@ class Method:
         settings: What it sets apart from that preset, beside the learning rate.
         dial: What is searched of its own; None where it has nothing of the kind.
         longer: Epochs for each that the others get; 1 for all but a control that is labelled so.
+        selects: Whether it scores and selects channels; the settings of that are no settings of the others.
         keeps_features: Whether its backbone stays as it is, so that features can be kept from run to run.
     """
 
@@ -48,6 +49,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dial: Dial | None = None
     longer: int = 1
+    selects: bool = False
     keeps_features: bool = False
 
     def at(self, value: float) -> "Method":
