@@ -83,9 +83,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "DeiT-tiny, 96 px, 20 epochs in all for every method, batch 32, float32, no augmentation, label smoothing "
         "0.1, stochastic depth 0.1 (but for the linear probe), AdamW, cosine with an epoch of warm-up; the head at "
-        "half of the rate (linear probe: at the rate; full: at 5e-3). Trained on the 800 images "
-        "of train, scored on the 200 of val at the last epoch; no test part was read. Accuracy in %, mean ± standard deviation over the seeds; parameters without head. The standard "
-        "error of one accuracy on 200 images is about 3 points, so smaller differences, within one task, say little.",
+        "half of the rate (linear probe: at the rate; full: at 5e-3). Trained on the 800 images of train, scored "
+        "on the 200 of val at the last epoch; no test part was read. Accuracy in %, mean ± standard deviation over "
+        "the seeds; parameters without head. The standard error of one accuracy on 200 images is about 3 points, "
+        "so smaller differences, within one task, say little.",
         "",
         "## At the learning rate fixed beforehand",
         "",
