@@ -36,9 +36,10 @@ def model_card(record: dict[str, Any]) -> str:
             f"- Probabilities are softmax(logits / T) with T = {record['calibration']['temperature']:.3f}, fitted on "
             f"that val, where the expected calibration error is then {metrics['ece']:.3f} (no clean figure)"
         )
+    gates = f"; gates at {', '.join(recipe['gates'])}" if recipe["gates"] else ""
     lines += [
         f"- Seed {recipe['seed']}, {recipe['align_epochs']} epochs of alignment and {recipe['tune_epochs']} of "
-        f"channel tuning ({recipe['form']} at {', '.join(recipe['sites'])}), computed in "
+        f"channel tuning ({recipe['form']} at {', '.join(recipe['sites'])}{gates}), computed in "
         f"{record['settled'].get('precision', '?')}",
         "",
         "```python",

@@ -321,6 +321,7 @@ def test_predict_leaves_unreadable_images_out_when_asked_and_says_how_many(ttctu
 def test_inspect_shows_the_record_and_the_chosen_channels(ttctune, fitted, model):
     done = ttctune("inspect", fitted)
     assert done.code == 0 and model in done.out and "class0, class1, class2" in done.out
+    assert re.search(r"^gates +a scale and a shift of every channel at qkv, fc1$", done.out, re.M)
     chosen = load(fitted).selection
     for site, channels in chosen.items():
         assert re.search(rf"^{re.escape(site)} +4 +\d+% +{', '.join(map(str, channels.tolist()))}$", done.out, re.M)

@@ -37,10 +37,7 @@ def plan(plan: Plan, as_json: bool) -> None:
         return
     counts = plan.parameters
     table = pairs_table()
-    table.add_row(
-        "trained",
-        f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
-    )
+    table.add_row("trained", _trained(counts))
     table.add_row("images", ", ".join(f"{n} {part}" for part, n in plan.images.items()) + f"; {plan.classes} classes")
     table.add_row("precision", f"{plan.precision.title} ({plan.precision.reason})")
     table.add_row("time", f"about {_duration(plan.seconds)}")
@@ -57,10 +54,7 @@ def fitted(adapted: Adapted, folder: Path, data: Path, weights: Path | None, *, 
         table.add_row("val accuracy", f"{metrics['accuracy']:.1%} on {metrics['images']} images")
         table.add_row("balanced", f"{metrics['balanced_accuracy']:.1%}")
         table.add_row("calibration", _calibration(metrics, adapted.calibration))
-    table.add_row(
-        "trained",
-        f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
-    )
+    table.add_row("trained", _trained(counts))
     table.add_row("saved", f"{folder} ({_size((folder / 'adapter.safetensors').stat().st_size)})")
     show(table)
     _show_thresholds(adapted.calibration)
@@ -128,11 +122,11 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
         "classes",
         f"{len(record.classes)}: {', '.join(record.classes[:8])}{', ...' * (len(record.classes) > 8)}",
     )
+    gates = record.recipe.get("gates")
+    if selection and gates:
+        table.add_row("gates", f"a scale and a shift of every channel at {', '.join(gates)}")
     table.add_row("input", f"{size['height']} x {size['width']} pixels, {size['resize']}, {size['interpolation']}")
-    table.add_row(
-        "trained",
-        f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head",
-    )
+    table.add_row("trained", _trained(counts))
     data = record.data
     table.add_row("images", f"{data.get('train_images')} train, {data.get('val_images')} val ({data.get('val_note')})")
     if record.metrics:
@@ -154,6 +148,10 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
             listed = ", ".join(str(c) for c in chosen[:8].tolist()) + (", ..." if len(chosen) > 8 else "")
             channels.add_row(site, str(len(chosen)), _share(chosen, importance.get(site)), listed)
         show(channels)
+
+
+def _trained(counts: Mapping[str, int]) -> str:
+    return f"{counts['channels']:,} in channels, {counts['norms']:,} in norms, {counts['head']:,} in head"
 
 
 def _calibration(metrics: Mapping[str, Any], calibration: Calibration) -> str:
