@@ -1,4 +1,4 @@
-"""What a person holds at the end: a model that predicts, can be measured, merged, and saved as half a megabyte."""
+"""What a person holds at the end: a model that predicts, can be measured, merged, and saved in a small folder."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -35,7 +35,7 @@ FORMAT = 1
 RECORD, TENSORS, IMPORTANCE = "adapter.json", "adapter.safetensors", "importance.safetensors"
 HISTORY, CARD = "history.jsonl", "README.md"
 
-#: A record is text about one model, and an adapter half a megabyte; anything larger than these is not ours.
+#: A record is text about one model, and an adapter a few megabytes; anything larger than these is not ours.
 LARGEST_RECORD, LARGEST_FILE = 16 << 20, 4 << 30
 #: No picture is larger, and no layer wider; the limits keep a damaged folder from taking all memory.
 LARGEST_SIDE, WIDEST_LAYER = 1 << 12, 1 << 20
