@@ -83,7 +83,7 @@ python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-siz
     --page FILE
 ```
 
-{model} at {size} px, {EPOCHS} epochs in all, seed 0, on {", ".join(tasks_in(out))}:
+{model} at {size} px, {EPOCHS} epochs in all, no stochastic depth, seed 0, on {", ".join(tasks_in(out))}:
 trained on train, scored on val (test parts are not read). Each row has the same number of rates, a factor of two apart.
 Means over the tasks, bold where highest; "-" is not done yet. Every job's record is in `{out}/0` to
 `{out}/{len(RATES) - 1}`, and the choice in `{out}/chosen.toml` when all are done.
