@@ -251,7 +251,7 @@ def report(size: int, rounds: int) -> str:
             f"| {1000 * b:.0f} | {b / seconds['forward bfloat16']:.2f} | {b / seconds['lora bfloat16']:.2f} "
             f"| {b / lora32:.2f} | {peak} |"
         )
-    step = seconds["maps bfloat16"]
+    step = seconds["default bfloat16"]
     chosen = measure(CPU, lambda precision: steps["default"](precision) or 1.0)
     lines += [
         "",

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ttctune.adapted import Adapted, load
+from ttctune.bench.methods import METHODS
 from ttctune.recipe import Recipe
 from ttctune.run import prepare, settle
 from ttctune.training.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ from ttctune.warm_start import WarmStart, first_state
 
 MODEL = "deit_tiny_patch16_224"
 SEEDS = (0, 1)
-MAPS_ALONE = {"gates": (), "channels": 0.25, "drop_path": 0.0}
+MAPS_ALONE = {**METHODS["ttc-maps"].settings, "drop_path": 0.0}
 COLD = {"align_epochs": 1, "tune_epochs": 5}
 WARM = {"tune_epochs": 2}
 EPOCHS = sum(COLD.values())
