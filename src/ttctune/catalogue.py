@@ -1,7 +1,6 @@
 """The models of timm that can be adapted, each looked at without its weights."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 import torch
 
@@ -9,8 +8,8 @@ from ttctune.backbone.architectures import supported_architectures
 from ttctune.backbone.model import Backbone, Site, head_names
 from ttctune.backbone.opening import architectures, licences, open_shell
 from ttctune.backbone.recommended import Architecture
-from ttctune.backbone.verification import verify_sites
-from ttctune.errors import BackboneError, SiteError
+from ttctune.backbone.verification import acting_kinds
+from ttctune.errors import BackboneError
 from ttctune.recipe import SITE_KINDS
 
 
@@ -75,20 +74,6 @@ def describe(name: str) -> Architecture:
 
 def _sites(backbone: Backbone, picture: tuple[int, int, int]) -> list[Site]:
     """Every site that the model has and calls."""
-    there: dict[str, tuple[Site, ...]] = {}
-    for kind in SITE_KINDS:
-        with suppress(SiteError):
-            there[kind] = backbone.sites((kind,))
-    together = [site for sites in there.values() for site in sites]
-    if _act(backbone, together, picture):
-        return together
-    return [site for sites in there.values() if _act(backbone, sites, picture) for site in sites]
-
-
-def _act(backbone: Backbone, sites: Iterable[Site], picture: tuple[int, int, int]) -> bool:
-    try:
-        with torch.device("meta"):
-            verify_sites(backbone.model, sites, picture)
-    except SiteError:
-        return False
-    return True
+    with torch.device("meta"):
+        kinds = acting_kinds(backbone, backbone.model, SITE_KINDS, picture)
+    return [site for kind in kinds for site in backbone.sites((kind,))]

@@ -16,9 +16,9 @@ from ttctune.adapted import BATCH, Adapted
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site
 from ttctune.backbone.opening import open_backbone
-from ttctune.backbone.verification import verify_sites
+from ttctune.backbone.verification import acting_kinds, verify_sites
 from ttctune.calibration import Calibration, calibrate
-from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, SiteError
+from ttctune.errors import BackboneError, DataError, FolderError, RecipeError
 from ttctune.evaluation import evaluate_logits, outputs_of
 from ttctune.images import ImageData, ImageSet, open_images
 from ttctune.method.attachment import Attachment, attach
@@ -170,10 +170,12 @@ def prepare(
     picture = (description.channels, *size)
     trial = attach(backbone, 2, image_size=size).model
     prefix_tokens(trial, recipe.tokens)  # refused before anything is trained
-    recipe = _with_layers_of(backbone, recipe, trial, picture, reporter)
+    acting = acting_kinds(backbone, trial, (*recipe.sites, *recipe.gates), picture)
+    recipe = _with_layers_of(backbone, recipe, acting, reporter)
     sites = backbone.sites(recipe.sites)
     _check_channels(recipe, sites)
-    verify_sites(trial, (*sites, *backbone.sites(recipe.gates)), picture)
+    if not {*recipe.sites, *recipe.gates} <= set(acting):
+        verify_sites(trial, (*sites, *backbone.sites(recipe.gates)), picture)  # says what is wrong
     images = open_images(
         data,
         description,
@@ -320,15 +322,13 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     return dataclasses.replace(adapted, metrics=metrics, calibration=calibration)
 
 
-def _with_layers_of(
-    backbone: Backbone, recipe: Recipe, trial: nn.Module, picture: tuple[int, int, int], reporter: Reporter
-) -> Recipe:
-    """Of the default sites and gates, those at layers that the model has and calls; others are taken at their word."""
+def _with_layers_of(backbone: Backbone, recipe: Recipe, acting: tuple[str, ...], reporter: Reporter) -> Recipe:
+    """Of the default sites and gates, those of the kinds that act; others are taken at their word."""
     for setting, what in (("sites", "channels are tuned"), ("gates", "gates are")):
         kinds = getattr(recipe, setting)
         if kinds != Recipe.model_fields[setting].default:
             continue
-        kept = tuple(kind for kind in kinds if _acts(backbone, kind, trial, picture))
+        kept = tuple(kind for kind in kinds if kind in acting)
         if kept == kinds or (not kept and setting == "sites"):
             continue
         missing = ", ".join(kind for kind in kinds if kind not in kept)
@@ -336,14 +336,6 @@ def _with_layers_of(
         reporter.say(f"{backbone.family.title}: nothing can be tuned at {missing}, so {what} {where}")
         recipe = recipe.change(**{setting: kept})
     return recipe
-
-
-def _acts(backbone: Backbone, kind: str, trial: nn.Module, picture: tuple[int, int, int]) -> bool:
-    try:
-        verify_sites(trial, backbone.sites((kind,)), picture)
-    except SiteError:
-        return False
-    return True
 
 
 def _val_logits(run: Run, val: ImageSet) -> Tensor:

@@ -1,11 +1,12 @@
 """Whether the sites of a model act as the method supposes."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from ttctune.backbone.model import Site
+from ttctune.backbone.model import Backbone, Site
 from ttctune.errors import SiteError
 
 
@@ -52,3 +53,31 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
                 f"{site.width} channels in dimension {site.axis}",
                 "choose other --sites",
             )
+
+
+def acting_kinds(
+    backbone: Backbone, model: nn.Module, kinds: Iterable[str], picture: tuple[int, int, int]
+) -> tuple[str, ...]:
+    """Of these kinds of site, those at layers that every block has and calls; each once.
+
+    Args:
+        backbone: Names the sites.
+        model: The backbone's, or a copy of it, before any map is attached.
+        kinds: Kinds of site.
+        picture: Channels, height and width.
+    """
+    there: dict[str, tuple[Site, ...]] = {}
+    for kind in kinds:
+        with suppress(SiteError):
+            there[kind] = backbone.sites((kind,))
+    if _act(model, [site for sites in there.values() for site in sites], picture):
+        return tuple(there)
+    return tuple(kind for kind, sites in there.items() if _act(model, sites, picture))
+
+
+def _act(model: nn.Module, sites: Iterable[Site], picture: tuple[int, int, int]) -> bool:
+    try:
+        verify_sites(model, sites, picture)
+    except SiteError:
+        return False
+    return True
