@@ -19,6 +19,9 @@ from ttctune.method.gates import ChannelGates
 #: rows are taken after it, and no activation is copied.
 _GATHERED = 4
 
+#: Elements of an activation whose products with another are summed before they leave a processor's cache.
+_CACHED = 400_000
+
 
 class TunedLinear(nn.Module):
     """A frozen linear layer whose output channels are tuned; its own weight never gets a gradient.
@@ -118,16 +121,17 @@ class _Tuned(torch.autograd.Function):
         d_x = d_matrix = d_vector = d_log_scale = d_shift = total = None
         if ctx.needs_input_grad[0]:
             d_x = _linear(g, weight.T, None, axis)
-        if ctx.has_vector or shift is not None:
-            total = _sum(g, axis, dtype)
-        if s is not None:
-            scale = g.new_ones((), dtype=dtype) if log_scale is None else log_scale[s].exp()
-            d_matrix = scale[..., None] * _products(g, kept, s, axis).to(dtype)
-            d_vector = None if total is None or not ctx.has_vector else scale * total[s]
         if log_scale is not None:
-            d_log_scale = _sum(g * z, axis, dtype)
-            if shift is not None and total is not None:
+            d_log_scale, total = _gate_sums(g, z, axis, dtype)
+            if shift is not None:
                 d_log_scale, d_shift = d_log_scale - shift * total, total
+        if s is not None:
+            few = _GATHERED * len(s) < g.shape[axis]
+            h, chosen = (g.index_select(axis, s), slice(None)) if few else (g, s)
+            scale = g.new_ones((), dtype=dtype) if log_scale is None else log_scale[s].exp()
+            d_matrix = scale[..., None] * _products(h, kept, axis)[chosen].to(dtype)
+            if ctx.has_vector:
+                d_vector = scale * (_sum(h, axis, dtype)[chosen] if total is None else total[s])
         return d_x, None, None, None, None, d_matrix, d_vector, d_log_scale, d_shift, None
 
 
@@ -141,18 +145,29 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor
     return F.linear(x, weight, bias) if axis == -1 else F.conv2d(x, weight[..., None, None], bias)
 
 
-def _products(g: Tensor, y: Tensor, s: Tensor, axis: int) -> Tensor:
-    """Sum over images and positions of g_c y_k: channels S of g x channels of y."""
-    few = _GATHERED * len(s) < g.shape[axis]
-    if few:
-        g = g.index_select(axis, s)
-    if axis == -1:
-        products = g.flatten(0, -2).T @ y.flatten(0, -2)
-    else:
-        products = (g.flatten(2) @ y.flatten(2).mT).sum(0)  # a product an image: no copy to bring the channels last
-    return products if few else products[s]
+def _rows(a: Tensor, axis: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Without a copy: positions x channels, or images x channels x positions; and the dimensions of the positions."""
+    return (a.flatten(0, -2), (0,)) if axis == -1 else (a.flatten(2), (0, 2))
+
+
+def _products(g: Tensor, y: Tensor, axis: int) -> Tensor:
+    """Sum over images and positions of g_c y_k: channels of g x channels of y."""
+    (a, _), (b, _) = _rows(g, axis), _rows(y, axis)
+    return a.T @ b if axis == -1 else (a @ b.mT).sum(0)
 
 
 def _sum(g: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
     """Sum over images and positions: channels."""
-    return (g.flatten(0, -2) if axis == -1 else g.transpose(0, 1).flatten(1).T).sum(0, dtype=dtype)
+    a, positions = _rows(g, axis)
+    return a.sum(positions, dtype=dtype)
+
+
+def _gate_sums(g: Tensor, z: Tensor, axis: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Sums over images and positions of g z and of g: channels. On a processor block by block: both are read once."""
+    (a, positions), (b, _) = _rows(g, axis), _rows(z, axis)
+    block = max(1, _CACHED // a[0].numel()) if a.device.type == "cpu" else len(a)
+    products = sums = torch.zeros((), dtype=dtype, device=a.device)
+    for a_block, b_block in zip(a.split(block), b.split(block), strict=True):
+        products = products + (a_block * b_block).sum(positions, dtype=dtype)
+        sums = sums + a_block.sum(positions, dtype=dtype)
+    return products, sums
