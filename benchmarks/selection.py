@@ -10,53 +10,35 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from paired import difference, percent, right_of, runs_of, said
 from rates import rates_of
 
-from ttctune.bench.report.runs import read_results
-from ttctune.bench.statistics import Interval, interval
-
 SCORED, RANDOM = "ttc", "ttc-random"
-DRAWS = 10_000
+Answers = dict[str, NDArray[np.float64]]
 
 
-def right_answers(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Task -> right answers, 2 x images: with scored channels, with random ones; tasks that have both."""
-    runs = {(run.method, run.task): run for run in read_results(folder).runs}
-    tasks = sorted({task for method, task in runs if method == SCORED and (RANDOM, task) in runs})
-    return {task: np.stack([runs[m, task].right for m in (SCORED, RANDOM)]).astype(np.float64) for task in tasks}
+def row(title: str, scored: Answers, random: Answers) -> str:
+    """One line of the table."""
+    gains = [percent({task: scored[task]}) - percent({task: random[task]}) for task in scored]
+    single = " | ".join(f"{gain:+.1f}" for gain in gains)
+    return (
+        f"| {title} | {percent(scored):.1f} | {percent(random):.1f} | {said(difference(scored, random))} | {single} |"
+    )
 
 
-def difference(by_task: dict[str, NDArray[np.float64]]) -> Interval:
-    """Scored minus random, in points: mean over tasks, paired bootstrap over images with tasks and rates fixed.
-
-    Args:
-        by_task: Task -> right answers, or their mean over rates; 2 x images.
-    """
-    generator = np.random.default_rng(0)
-    gains = [100 * (scored - random) for scored, random in by_task.values()]
-    drawn = [gain[generator.integers(len(gain), size=(DRAWS, len(gain)))].mean(1) for gain in gains]
-    return interval(float(np.mean([gain.mean() for gain in gains])), np.mean(drawn, axis=0))
-
-
-def row(title: str, by_task: dict[str, NDArray[np.float64]]) -> str:
-    """One line of the table: both means and the difference."""
-    scored, random = 100 * np.mean([answers.mean(1) for answers in by_task.values()], axis=0)
-    gain = difference(by_task)
-    single = ", ".join(f"{100 * (a[0].mean() - a[1].mean()):+.1f}" for a in by_task.values())
-    return f"| {title} | {scored:.1f} | {random:.1f} | {gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}] | {single} |"
+def mean_of(runs: list[Answers]) -> Answers:
+    """Task -> each image's mean over runs."""
+    return {task: np.mean([answers[task] for answers in runs], axis=0) for task in runs[0]}
 
 
 def page(folder: Path) -> str:
-    """The table as Markdown.
-
-    Raises:
-        SystemExit: The rates were tried on different tasks.
-    """
-    rates = sorted((rate, right_answers(folder / str(number))) for number, rate in enumerate(rates_of(SCORED)))
-    tasks = [list(by_task) for _, by_task in rates]
-    if any(names != tasks[0] for names in tasks) or not tasks[0]:
-        raise SystemExit(f"{folder}: {SCORED} and {RANDOM} have no common tasks at all rates; run benchmarks/rates.py")
-    over_rates = {task: np.mean([by_task[task] for _, by_task in rates], axis=0) for task in tasks[0]}
+    """The table as Markdown."""
+    folders = {rate: folder / str(number) for number, rate in enumerate(rates_of(SCORED))}
+    pairs = {
+        rate: [right_of(runs_of(folders[rate], method)) for method in (SCORED, RANDOM)] for rate in sorted(folders)
+    }
+    overall = [mean_of([pair[place] for pair in pairs.values()]) for place in (0, 1)]
+    tasks = [*overall[0]]
     return "\n".join(
         [
             "# Do the scored channels matter?",
@@ -65,14 +47,14 @@ def page(folder: Path) -> str:
             "",
             "The default recipe with the channels of highest Taylor score, and with channels drawn at random: same",
             "images, seed, number of channels, gates, norms and epochs. The runs are those of [rates.md](rates.md).",
-            f"Mean accuracy over {', '.join(tasks[0])} in %, and the difference in",
-            "points with its 95 % interval: paired bootstrap over images, with tasks and rates fixed. One seed, so",
-            "what another seed would change is not in it.",
+            "Mean accuracy over four tasks in %, and the difference in points, on single tasks too. Intervals are",
+            "95 %, by paired bootstrap over images with tasks and rates fixed. One seed, so what another seed would",
+            "change is not in them.",
             "",
-            "| learning rate | scored | random | difference | on single tasks |",
-            "|---|---:|---:|---:|---|",
-            *(row(f"{rate:g}", by_task) for rate, by_task in rates),
-            row("mean of these", over_rates),
+            f"| learning rate | scored | random | difference | {' | '.join(tasks)} |",
+            "|---|---:|---:|---|" + "---:|" * len(tasks),
+            *(row(f"{rate:g}", *pair) for rate, pair in pairs.items()),
+            row("mean of these", *overall),
             "",
         ]
     )

@@ -135,8 +135,9 @@ def test_the_backbone_handed_over_is_unchanged(tmp_path):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_a_module_adapted_and_loaded_again_gives_equal_outputs(tmp_path):
-    model = vit()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_module_adapted_and_loaded_again_gives_equal_outputs(tmp_path, dtype):
+    model = vit().to(dtype)
     adapted = adapt(model, arrays(), short(), out=tmp_path / "x")
     again = ttctune.load(tmp_path / "x", model=model)
     pictures = arrays(3, seed=6)[0]

@@ -225,6 +225,12 @@ def test_val_that_is_held_out_anew_is_called_what_it_is_and_calibrates_nothing(n
     assert adapt(None, own, Recipe(tune_epochs=0), warm_start=tmp_path / "old").settled["warm_start"]["val_unseen"]
 
 
+def test_precision_is_measured_with_the_maps_that_are_taken_over(old):
+    frozen = Recipe(tune_epochs=1, tune_norms="frozen", tune_head="frozen", precision="auto")
+    adapted = adapt(None, named(COLOURS), frozen, warm_start=old, quiet=True)
+    assert "ms a step" in adapted.settled["reason"]
+
+
 def test_a_plan_of_a_warm_start_has_its_parts(old):
     found = plan(None, named(CHANGED), Recipe(tune_epochs=1), warm_start=old, quiet=True)
     assert found.parameters == ttctune.load(old).parameters and found.seconds > 0

@@ -342,7 +342,7 @@ def load(
     backbone = open_backbone(model if model is not None else record.backbone.name, weights)
     record.backbone.check(backbone, str(folder))
     attachment, description, recipe = _rebuild(folder, record, backbone, tensors)
-    attachment.model.to(find_device(device))
+    attachment.model.float().to(find_device(device))
     return Adapted(
         attachment,
         record.classes,

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ttctune.adapted import Adapted
-from ttctune.adapter_folder import selection_of
 from ttctune.recipe import Recipe
 from ttctune.run import Run, prepare, settings_of, settle
 from ttctune.training.checkpoint import Checkpoint
@@ -79,9 +78,8 @@ def _planned(run: Run, state: Checkpoint) -> Plan:
     seconds = 0.0
     for stage in stages_of(recipe, state.stage):
         scored = stage.name == TUNE and state.stage != TUNE
-        if stage.name == TUNE:
-            chosen = select(random, run.sites, recipe) if scored else selection_of(state.adapter)
-            run.attachment.tune(run.sites, chosen, recipe.form, recipe.gates)
+        if scored:
+            run.attachment.tune(run.sites, select(random, run.sites, recipe), recipe.form, recipe.gates)
             trainer.model.to(trainer.device)
         groups = stage.groups(run.attachment, recipe.weight_decay)
         trainer.probe(groups, trainer.precision)

@@ -84,7 +84,7 @@ class Recipe(BaseModel):
     head_learning_rate: float | None = Field(
         None, gt=0, le=10, description="for the head; default: half of that for maps"
     )
-    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW, on maps, rows, gates and head weight")
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW, on matrices: maps, rows, the head's weight")
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up of each stage, at most half of it")
     batch_size: int = Field(32, ge=1, description="images a step")
     accumulation: int = Field(1, ge=1, description="parts a batch is computed in, to save memory")

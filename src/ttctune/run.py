@@ -35,7 +35,7 @@ from ttctune.training.processes import Processes, join
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer
-from ttctune.two_stage import two_stage
+from ttctune.two_stage import put_back, two_stage
 from ttctune.warm_start import VAL_MAYBE_SEEN, WarmStart, about, first_state
 
 
@@ -194,6 +194,7 @@ def prepare(
         names = ", ".join(name for name, _ in images.skipped_images[:3])
         reporter.say(f"left out {images.skipped} unreadable images ({names}{', ...' * (images.skipped > 3)})")
     attachment = attach(backbone, len(images.classes), image_size=size, seed=recipe.seed)
+    attachment.model.float()  # as pictures are; a person's own module may be float64
     trainer = Trainer(
         attachment.model, backbone, images.train, len(images.classes), description, recipe, place, reporter
     )
@@ -205,7 +206,7 @@ def prepare(
 
 
 def settle(run: Run, state: Checkpoint) -> Checkpoint:
-    """Decide what the recipe leaves open, or keep what the interrupted run had decided.
+    """Attach what the state has, and decide what the recipe leaves open, or keep what the interrupted run had decided.
 
     Raises:
         DataError: The training images or the model's weights are not those of process 0.
@@ -221,6 +222,7 @@ def settle(run: Run, state: Checkpoint) -> Checkpoint:
             raise FolderError(
                 f"{what} that changed since the run began", "the same as then", "give those, or use --overwrite"
             )
+    put_back(run.attachment, run.sites, run.recipe, state)
     if "precision" not in settled:
         settled |= processes.decide(lambda: _computed(run, state.stage))
     trainer.precision = Precision(settled["precision"], settled["fused_attention"], settled["reason"])

@@ -38,7 +38,8 @@ def two_stage(
     """Adapt the attached model, from the start, from an earlier adapter or from a checkpoint.
 
     Args:
-        attachment: The copy of the backbone with free norms and a new head; gets its maps here.
+        attachment: The copy of the backbone with free norms and a new head; gets its maps here, or has had them by
+            `put_back` where the state is past the selection.
         sites: Where channels may be tuned.
         trainer: Trains that copy.
         recipe: The settings.
@@ -49,13 +50,17 @@ def two_stage(
         The last state.
     """
     for stage in stages_of(recipe, state.stage):
-        if stage.name == TUNE and state.stage == TUNE:
-            attachment.tune(sites, selection_of(state.adapter), recipe.form, recipe.gates)
-        elif stage.name == TUNE:
+        if stage.name == TUNE and state.stage != TUNE:
             state = _selected(attachment, sites, trainer, recipe, state)
             keep(state)
         state = _train(attachment, trainer, stage, recipe, state, keep)
     return state
+
+
+def put_back(attachment: Attachment, sites: tuple[Site, ...], recipe: Recipe, state: Checkpoint) -> None:
+    """Attach maps and gates, still without effect, at the channels that a state past the selection has."""
+    if state.stage == TUNE:
+        attachment.tune(sites, selection_of(state.adapter), recipe.form, recipe.gates)
 
 
 def _selected(

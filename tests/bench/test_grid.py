@@ -50,6 +50,12 @@ def test_a_family_that_has_only_some_of_the_default_gates_is_done_all_the_same(t
     check_settings(made, {"gates": ["qkv", "fc1"], "sites": ["attn", "mlp"]}, tmp_path)
 
 
+def test_a_record_from_before_there_were_gates_was_made_without_them(tmp_path):
+    check_settings(record(settings={}), {"gates": []}, tmp_path)
+    with pytest.raises(RecordError, match=r"made with gates = \[\]"):
+        check_settings(record(settings={}), {"gates": ["qkv", "fc1"]}, tmp_path)
+
+
 @pytest.mark.parametrize(("then", "now"), [(["fc1"], ["fc1", "mlp"]), (["attn"], ["qkv", "fc1"]), (["fc1"], [])])
 def test_other_gates_are_other_settings(tmp_path, then, now):
     with pytest.raises(RecordError, match="made with gates"):

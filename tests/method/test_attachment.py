@@ -316,6 +316,16 @@ def test_a_layer_that_never_acts_is_refused_by_name():
         verify_sites(model, backbone.sites(("attn", "qkv")), PICTURE)
 
 
+def test_a_layer_whose_output_is_changed_in_place_is_refused_by_name():
+    """The backward pass of a gate needs that output."""
+    backbone = backbone_of(tiny("vit"))
+    backbone.model.blocks[1].mlp.act = nn.ReLU(inplace=True)
+    model = attach(backbone, CLASSES).model
+    verify_sites(model, backbone.sites(("attn", "mlp", "qkv")), PICTURE)
+    with pytest.raises(SiteError, match=r"site 1\.fc1: VisionTransformer changes its output in place"):
+        verify_sites(model, backbone.sites(("fc1",)), PICTURE)
+
+
 def test_channels_in_another_axis_than_the_table_says_are_refused():
     """The output's shape is looked at."""
     model = attached("vit", (), draw=None).model

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.models import backbone_of, tiny
+from timm.layers import DropPath
 
 from ttctune.backbone.model import structural_copy
 from ttctune.training.stochastic_depth import Draws, StochasticDepth, stochastic_depth
@@ -24,11 +25,15 @@ def test_the_rate_grows_with_depth_and_the_model_is_itself_again_afterwards():
     assert {name: type(module) for name, module in model.named_modules()} == kinds
 
 
-def test_without_a_rate_nothing_is_put_in_place():
+def test_without_a_rate_nothing_is_left_out_even_where_the_model_has_a_rate_of_its_own():
     backbone = backbone_of(tiny("vit"))
+    own = [DropPath(0.5) for _ in backbone.model.blocks]
+    for block, module in zip(backbone.model.blocks, own, strict=True):
+        block.drop_path1 = module
     with stochastic_depth(backbone.model, backbone, 0.0) as draws:
         assert draws.branches == 0
-        assert not any(isinstance(module, StochasticDepth) for module in backbone.model.modules())
+        assert not any(isinstance(module, DropPath | StochasticDepth) for module in backbone.model.modules())
+    assert [block.drop_path1 for block in backbone.model.blocks] == own
 
 
 def test_a_branch_is_left_out_for_the_images_whose_number_is_below_the_rate():

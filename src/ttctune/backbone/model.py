@@ -91,7 +91,7 @@ class Backbone:
             raise SiteError(
                 f"site {kind!r} in {self.family.title}",
                 f"one of {', '.join(self.family.kinds)}",
-                "choose other --sites",
+                "choose other --sites or --gates",
             )
         if kind == "stream":
             path = f"{block}.{self.family.stream}"
@@ -103,7 +103,7 @@ class Backbone:
             raise SiteError(
                 f"site {kind!r}: {self.name} has {_described(self.model, path)} at {path}",
                 "one linear layer or 1 x 1 convolution",
-                "choose other --sites",
+                "choose other --sites or --gates",
             )
         outputs, inputs = layer.weight.shape[:2]
         axis = 1 if isinstance(layer, nn.Conv2d) else -1

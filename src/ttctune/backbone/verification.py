@@ -20,17 +20,22 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
 
     Raises:
         SiteError: A layer is never called (some families use its weight directly, and a map there would silently do
-            nothing), or its output does not hold the channels where the family's row says.
+            nothing), its output does not hold the channels where the family's row says, or is changed in place by
+            what follows, which the backward pass of a gate could not bear.
     """
     sites = tuple(sites)
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, tuple[Tensor, int]] = {}
+
+    def see(name: str, output: Tensor) -> None:
+        outputs[name] = output, output._version
+
     handles = []
     for site in sites:
         layer = model.get_submodule(site.path)
         if site.kind == "stream":
-            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: outputs.update({n: x[0]})))
+            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: see(n, x[0])))
         else:
-            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: outputs.update({n: y})))
+            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: see(n, y)))
     like = next(model.parameters())
     mode = model.training
     try:
@@ -45,13 +50,20 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
             raise SiteError(
                 f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
                 "a layer that is called",
-                "choose other --sites",
+                "choose other --sites or --gates",
             )
-        if outputs[site.name].shape[site.axis] != site.width:
+        output, version = outputs[site.name]
+        if output.shape[site.axis] != site.width:
             raise SiteError(
-                f"site {site.name}: output of shape {tuple(outputs[site.name].shape)}",
+                f"site {site.name}: output of shape {tuple(output.shape)}",
                 f"{site.width} channels in dimension {site.axis}",
-                "choose other --sites",
+                "choose other --sites or --gates",
+            )
+        if site.kind != "stream" and output._version != version:
+            raise SiteError(
+                f"site {site.name}: {type(model).__name__} changes its output in place",
+                "an output that stays",
+                "choose other --sites or --gates",
             )
 
 

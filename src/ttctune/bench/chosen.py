@@ -17,13 +17,16 @@ from ttctune.bench.methods import METHODS, VARIANT, method_of
 from ttctune.errors import RecipeError
 from ttctune.settings_file import read_settings
 
+#: Settings that are the grid's, the same for every method: the command's own options.
+OF_THE_GRID = ("seed", "tune_epochs", "val_fraction", "image_size", "precision")
+
 
 def read_chosen(path: Path, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Method -> what its jobs have beside task, split and seed: `settings`, `dial`, `trials`, `chosen_by`.
 
     Raises:
-        RecipeError: The file cannot be read, or is no table of tables of these methods; the settings themselves are
-            checked where recipes are made of them.
+        RecipeError: The file cannot be read, is no table of tables of these methods, or sets what is the grid's; the
+            settings themselves are checked where recipes are made of them.
     """
     chosen = {}
     known = tuple(methods)
@@ -50,6 +53,9 @@ def check_variants(methods: Iterable[str], chosen: Mapping[str, Any]) -> None:
 def _of_jobs(path: Path, method: str, table: dict[str, Any]) -> dict[str, Any]:
     dial = method_of(method).dial
     settings = dict(table)
+    for name in OF_THE_GRID:
+        if name in settings:
+            raise RecipeError(f"{path}: {name} of {method}", "what is the same for all methods left out", "remove it")
     trials = settings.pop("trials", 0)
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 0:
         raise RecipeError(f"{path}: trials = {trials!r} of {method}", "a whole number of at least 0", "correct it")

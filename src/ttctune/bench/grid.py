@@ -14,6 +14,9 @@ from ttctune.bench.suites import FOLDS, Task
 from ttctune.errors import RecipeError, RecordError
 from ttctune.recipe import SELECTION, Recipe
 
+#: What settings were in effect before they could be set, for records of that time.
+ONCE: Mapping[str, Any] = {"gates": []}
+
 NAME_OF_VARIANT = r"[\w.=-]+"
 
 
@@ -181,12 +184,13 @@ def check_settings(record: Record, now: Mapping[str, Any], path: Path) -> None:
     Raises:
         RecordError: A setting differs, other than default sites and gates of which the family has only some.
     """
-    for name in now.keys() & record.settings.keys():
-        then = record.settings[name]
-        if then != now[name] and not (_is_default(name, now[name]) and set(then) < set(now[name])):
+    for name, value in now.items():
+        stated = name in record.settings
+        then = record.settings[name] if stated else ONCE.get(name, value)
+        if then != value and not (stated and _is_default(name, value) and set(then) < set(value)):
             raise RecordError(
                 f"{path} was made with {name} = {then}",
-                f"{now[name]}, as the method has it now",
+                f"{value}, as the method has it now",
                 "choose another -o, or remove the file",
             )
 

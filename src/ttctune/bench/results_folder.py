@@ -2,7 +2,7 @@
 
 suite.json                             what every record in it has in common
 <task>/<method>/seed<n>[-fold<k>].json a record
-<task>/<method>/search.journal         trials of the search, where there was one
+search.journal                         trials of the searches, where there were any
 """
 
 from collections.abc import Iterator

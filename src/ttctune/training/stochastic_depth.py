@@ -50,22 +50,21 @@ def stochastic_depth(model: nn.Module, backbone: Backbone, largest: float) -> It
     Args:
         model: The adapted copy.
         backbone: Names its blocks and their drop-path modules.
-        largest: In [0, 1); 0 leaves the model as it is.
+        largest: In [0, 1); at 0 no branch is left out, also where the model came with a rate of its own.
 
     Yields:
         What decides; its numbers are to be set before each forward pass in training.
     """
     draws = Draws()
     originals: dict[str, nn.Module] = {}
-    if largest:
-        last = max(len(backbone.blocks) - 1, 1)
-        for index, block in enumerate(backbone.blocks):
-            for name in backbone.family.drop_paths:
-                path = f"{block}.{name}"
-                original = find(model, path)
-                if original is not None:
-                    originals[path] = original
-                    replace(model, path, StochasticDepth(largest * index / last, draws))
+    last = max(len(backbone.blocks) - 1, 1)
+    for index, block in enumerate(backbone.blocks):
+        for name in backbone.family.drop_paths:
+            path = f"{block}.{name}"
+            original = find(model, path)
+            if original is not None:
+                originals[path] = original
+                replace(model, path, StochasticDepth(largest * index / last, draws) if largest else nn.Identity())
     try:
         yield draws
     finally:

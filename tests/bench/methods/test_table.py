@@ -139,6 +139,23 @@ def test_epochs_are_split_as_in_the_preset(method: str, epochs: int, split: tupl
     assert (recipe.align_epochs, recipe.tune_epochs) == split
 
 
+@pytest.mark.parametrize(("aligned", "tuned"), [(6, 14), (0, 19), (20, 0)])
+def test_an_alignment_of_another_length_leaves_the_epochs_in_all_as_they_are(aligned: int, tuned: int) -> None:
+    recipe = recipe_for(METHODS["ttc"], 20, align_epochs=aligned)
+    assert (recipe.align_epochs, recipe.tune_epochs) == (aligned, tuned)
+
+
+def test_an_alignment_longer_than_all_epochs_is_refused() -> None:
+    with pytest.raises(RecipeError, match="align_epochs = 21; expected 0 to 20"):
+        recipe_for(METHODS["ttc"], 20, align_epochs=21)
+
+
+@pytest.mark.parametrize("method", ["ttc", "joint", "align+lora"])
+def test_one_epoch_is_too_few_for_two_stages(method: str) -> None:
+    with pytest.raises(RecipeError, match="1 epochs for two stages; expected at least 2"):
+        METHODS[method].train(prepared(METHODS[method], epochs=1))
+
+
 def test_a_setting_beyond_its_bounds_is_refused() -> None:
     with pytest.raises(RecipeError, match="batch_size"):
         recipe_for(METHODS["ttc"], 10, batch_size=0)

@@ -1,7 +1,8 @@
 """The methods that are compared, one row each: what it trains, at which rate, from which preset, with which dial.
 
-Every method trains a prepared run in place with the run's own `Trainer`: the same loss, batches, augmentation,
-schedule and seed, the same weights and the same new head, for as many epochs in all. To add one: a function that puts
+Every method trains a prepared run in place with the run's own `Trainer`: the same images, loss, augmentation and seed,
+the same weights and the same new head, for as many epochs in all; where there are two stages, each has a warm-up, a
+decay and an order of the images of its own. To add one: a function that puts
 its parameters in place and returns them in groups, in a file of its own, and a row here. The learning rates are those
 of runs in which nothing is searched; no search has chosen them.
 """

@@ -76,19 +76,20 @@ def recipe_for(method: Method, epochs: int, **settings: object) -> Recipe:
     """The method's recipe for `epochs` epochs in all, split between the stages as in its preset, with `settings`.
 
     Methods of one stage train for the sum. Without an alignment, the epoch of the head alone that comes before the
-    scores counts as one of them.
+    scores counts as one of them. With `align_epochs` among the settings, the others are those of tuning.
 
     Raises:
-        RecipeError: A setting is out of bounds or unknown.
+        RecipeError: A setting is out of bounds or unknown, or the alignment takes more than all epochs.
     """
     usual = Recipe.preset(method.preset, **method.settings)
     epochs *= method.longer
     share = usual.align_epochs / (usual.align_epochs + usual.tune_epochs)
-    first = min(max(1, round(share * epochs)), epochs)
+    aligned = settings.get("align_epochs", round(share * epochs) or int(share > 0))
+    if not isinstance(aligned, int) or not 0 <= aligned <= epochs:
+        raise RecipeError(f"align_epochs = {aligned}", f"0 to {epochs}, the epochs in all", "choose fewer")
     given = {
         "learning_rate": method.learning_rate,
         **method.settings,
-        "align_epochs": first if share else 0,
-        "tune_epochs": epochs - first,
+        "tune_epochs": epochs - max(1, aligned),
     }
-    return Recipe.preset(method.preset, **{**given, **settings})
+    return Recipe.preset(method.preset, **{**given, **settings, "align_epochs": aligned})

@@ -1,0 +1,51 @@
+"""Two methods on the same images of several tasks: the difference of their means, with an interval.
+
+The benchmarks that compare runs of different folders (other epochs, other rates) share this; within one folder,
+`ttctune report` does it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttctune.bench.report.runs import Run, read_results
+from ttctune.bench.statistics import Interval, interval
+
+DRAWS = 10_000
+
+
+def runs_of(folder: Path, method: str, seed: int = 0) -> dict[str, Run]:
+    """Task -> the method's run, in the order of the tasks' names."""
+    runs = {run.task: run for run in read_results(folder).runs if (run.method, run.seed) == (method, seed)}
+    return dict(sorted(runs.items()))
+
+
+def right_of(runs: dict[str, Run]) -> dict[str, NDArray[np.float64]]:
+    """Task -> 1 for every image answered rightly, else 0."""
+    return {task: run.right.astype(np.float64) for task, run in runs.items()}
+
+
+def percent(right: dict[str, NDArray[np.float64]]) -> float:
+    """Mean accuracy over tasks, in percent."""
+    return 100 * float(np.mean([answers.mean() for answers in right.values()]))
+
+
+def difference(first: dict[str, NDArray[np.float64]], second: dict[str, NDArray[np.float64]]) -> Interval:
+    """First minus second, in points of the mean over tasks; 95 %, by paired bootstrap over images with tasks fixed.
+
+    Args:
+        first: Task -> right answers, or their mean over several runs; an image each.
+        second: The same tasks and images.
+    """
+    if first.keys() != second.keys():
+        raise SystemExit(f"different tasks: {sorted(first)} and {sorted(second)}; run what is missing")
+    generator = np.random.default_rng(0)
+    gains = [100 * (first[task] - second[task]) for task in first]
+    drawn = [gain[generator.integers(len(gain), size=(DRAWS, len(gain)))].mean(1) for gain in gains]
+    return interval(float(np.mean([gain.mean() for gain in gains])), np.mean(drawn, axis=0))
+
+
+def said(gain: Interval) -> str:
+    """As it stands in tables."""
+    return f"{gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]"
