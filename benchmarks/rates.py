@@ -3,8 +3,9 @@
     python benchmarks/rates.py --root DIR --weights FILE -o results/rates     # tries what is missing
 
 DIR has a folder for each task. Each method is trained at four rates, once a task: on train, for half of the usual
-epochs, and scored on val. The rate with the highest mean over the tasks goes into chosen.toml, for `ttctune bench
---settings`. What stands in -o already is not done again. No test part is read.
+epochs, and scored on val. Three are the same for all; the fourth is beyond the better of the outer two. The rate with
+the highest mean over the tasks goes into chosen.toml, for `ttctune bench --settings`. What stands in -o already is not
+done again. No test part is read.
 """
 
 import argparse
@@ -17,10 +18,14 @@ from ttctune.bench.record import read_record
 
 MODEL, SIZE, EPOCHS = "deit_tiny_patch16_224", 96, 10
 FIRST = ("linear", "norm", "lora", "lora+norm", "align+lora", "ssf", "sct", "ttc", "ttc-maps", "ttc-random", "full")
-RATES = (1e-2, 5e-3, 2e-2, 2.5e-3)
+RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2)
+#: Numbers of the rates that every method is tried at: the middle one, half and twice of it; and what lies beyond those.
+MIDDLE, LOW, HIGH = COMMON = (0, 1, 2)
+BEYOND = {LOW: 3, HIGH: 4}
+TRIALS = len(COMMON) + 1
 #: In so few epochs stochastic depth is left out, for every method.
 SHORT = "drop_path = 0.0"
-#: Rates of another order: the same four, times this.
+#: Rates of another order: the same, times this.
 SCALES = {"full": 0.02, "linear": 2.0}
 
 
@@ -29,11 +34,11 @@ def rates_of(method: str) -> tuple[float, ...]:
     return tuple(float(f"{rate * SCALES.get(method, 1.0):.6g}") for rate in RATES)
 
 
-def settings_file(path: Path, rates: dict[str, float], others: str) -> Path:
+def settings_file(path: Path, rates: dict[str, float], others: str, about: str = "") -> Path:
     """A file for `ttctune bench --settings`: the rate of each method, and a line that all of them share."""
     lines = [f'["{name}"]\nlearning_rate = {rate:g}\n{others}\n' for name, rate in rates.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join([f"# {about}\n"] * bool(about) + lines))
     return path
 
 
@@ -42,35 +47,53 @@ def tasks_in(out: Path) -> list[str]:
     return sorted({file.parent.parent.name for file in out.glob("*/*/*/seed0.json")})
 
 
-def means(out: Path, method: str) -> dict[float, float]:
-    """Rate -> mean accuracy over the tasks, for the rates whose jobs are all done."""
+def means(out: Path, method: str) -> dict[int, float]:
+    """Number of a rate -> mean accuracy over the tasks, for those of the method's trials whose jobs are all done."""
     found, tasks = {}, tasks_in(out)
-    for number, rate in enumerate(rates_of(method)):
-        records = [read_record(file) for file in sorted((out / str(number)).glob(f"*/{method}/seed0.json"))]
-        if tasks and [r.task for r in records if r.failed is None] == tasks:
-            found[rate] = sum(record.accuracy for record in records) / len(records)
+    for number in COMMON:
+        found |= mean(out, method, number, tasks)
+    if len(found) == len(COMMON):
+        found |= mean(out, method, beyond(found), tasks)
     return found
 
 
-def cells_of(out: Path, method: str) -> dict[float, str]:
-    """Rate -> mean accuracy in percent; the best is bold, on equal terms the smaller rate; what is not done is "-"."""
+def mean(out: Path, method: str, number: int, tasks: list[str]) -> dict[int, float]:
+    """The rate's number and mean accuracy, where its jobs are all done."""
+    records = [read_record(file) for file in sorted((out / str(number)).glob(f"*/{method}/seed0.json"))]
+    if not tasks or [r.task for r in records if r.failed is None] != tasks:
+        return {}
+    return {number: sum(record.accuracy for record in records) / len(records)}
+
+
+def beyond(found: dict[int, float]) -> int:
+    """Number of the fourth rate: beyond the better of the outer two, on equal terms the lower."""
+    return BEYOND[HIGH if found[HIGH] > found[LOW] else LOW]
+
+
+def tries(out: Path, method: str, number: int) -> bool:
+    """Whether the method is tried at this rate."""
     found = means(out, method)
-    best = best_of(found) if found else None
-    cells = {rate: f"{100 * found[rate]:.1f}" if rate in found else "-" for rate in sorted(rates_of(method))}
-    return {rate: f"**{cell}**" if rate == best else cell for rate, cell in cells.items()}
+    return number in COMMON or (set(COMMON) <= found.keys() and beyond(found) == number)
 
 
-def best_of(found: dict[float, float]) -> float:
+def best_of(found: dict[int, float], method: str) -> float:
     """The rate of the highest mean, on equal terms the smaller one."""
-    return max(found, key=lambda rate: (found[rate], -rate))
+    rates = rates_of(method)
+    return rates[max(found, key=lambda number: (found[number], -rates[number]))]
 
 
 def table(out: Path, methods: Iterable[str]) -> str:
-    """Mean accuracy in percent: a row a method, its rates ascending."""
-    lines = ["| method |" + " rate | % |" * len(RATES), "|---|" + "---|---|" * len(RATES)]
+    """Mean accuracy in percent: a row a method, its rates ascending, the best bold."""
+    order = sorted(range(len(RATES)), key=RATES.__getitem__)
+    heads = [f"{RATES[number]:g}" for number in order]
+    lines = [f"| method | {' | '.join(heads)} | best rate |", "|---|" + "---:|" * (len(RATES) + 1)]
     for method in methods:
-        cells = " | ".join(f"{rate:g} | {cell}" for rate, cell in cells_of(out, method).items())
-        lines.append(f"| {METHODS[method].title.replace('`', '')} | {cells} |")
+        found = means(out, method)
+        best = best_of(found, method) if found else None
+        cells = [f"{100 * found[n]:.1f}" if n in found else "" for n in order]
+        cells = [f"**{c}**" if rates_of(method)[n] == best else c for n, c in zip(order, cells, strict=True)]
+        chosen = "" if best is None else f"{best:g}" + " so far" * (len(found) < TRIALS)
+        lines.append(f"| {METHODS[method].title.replace('`', '')} | {' | '.join(cells)} | {chosen} |")
     return "\n".join(lines) + "\n"
 
 
@@ -84,11 +107,16 @@ python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-siz
 ```
 
 {model} at {size} px, {EPOCHS} epochs in all, no stochastic depth, seed 0, on {", ".join(tasks_in(out))}:
-trained on train, scored on val (test parts are not read). Each row has the same number of rates, a factor of two apart.
-Means over the tasks, bold where highest; "-" is not done yet. Every job's record is in `{out}/0` to
-`{out}/{len(RATES) - 1}`, and the choice in `{out}/chosen.toml` when all are done.
+trained on train, scored on val (test parts are not read). Every method is tried at {TRIALS} rates, a factor of two apart:
+three that are common to all, and one beyond the better of the outer two. Mean accuracy over the tasks in %, bold where
+highest. Every job's record is in `{out}/0` to `{out}/{len(RATES) - 1}`, and the choice, when all are done, in
+`{out}/chosen.toml`.
 
-{table(out, methods)}"""
+{table(out, methods)}
+Of full fine-tuning the rates are 0.02 of those above, of the linear probe twice. A rate is that of a method's own
+parameters: norms have the same and the head half of it, but with the three kinds of LoRA and full fine-tuning the head
+keeps 0.005, and the norms beside LoRA 0.01.
+"""
 
 
 if __name__ == "__main__":
@@ -98,7 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--image-size", type=int, default=SIZE)
     parser.add_argument("--methods", default=",".join(FIRST))
-    parser.add_argument("--rates", default="0,1,2,3", help="numbers of the rates to try now")
+    parser.add_argument("--rates", default="0,1,2,3,4", help="numbers of the rates to try now")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="Markdown to write as rates get done")
     parser.add_argument("--only-page", action="store_true", help="train nothing")
@@ -111,7 +139,7 @@ if __name__ == "__main__":
         benchmark(
             "folder",
             arguments.root,
-            methods,
+            [method for method in methods if tries(arguments.out, method, number)],
             arguments.model,
             arguments.out / str(number),
             weights=arguments.weights,
@@ -124,6 +152,7 @@ if __name__ == "__main__":
     if arguments.page:
         arguments.page.write_text(page(arguments.out, methods, arguments.model, arguments.image_size))
     found = {method: means(arguments.out, method) for method in methods}
-    if all(len(rates) == len(RATES) for rates in found.values()):
-        chosen = {method: best_of(rates) for method, rates in found.items()}
-        print(settings_file(arguments.out / "chosen.toml", chosen, f"trials = {len(RATES)}").read_text())
+    if methods == FIRST and all(len(rates) == TRIALS for rates in found.values()):
+        chosen = {method: best_of(rates, method) for method, rates in found.items()}
+        about = f"Chosen on val after {EPOCHS} epochs without stochastic depth, by benchmarks/rates.py."
+        print(settings_file(arguments.out / "chosen.toml", chosen, f"trials = {TRIALS}", about).read_text())
