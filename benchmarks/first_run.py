@@ -86,7 +86,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "half of the rate (linear probe: at the rate; full: at 5e-3). Trained on the 800 images of train, scored "
         "on the 200 of val at the last epoch; no test part was read. Accuracy in %, mean ± standard deviation over "
         "the seeds; parameters without head. The standard error of one accuracy on 200 images is about 3 points, "
-        "so smaller differences, within one task, say little.",
+        "so smaller differences, within one task, say little. The form of the default recipe was chosen on these very "
+        "images (`forms.md`), so its row may be too good.",
         "",
         "## At the learning rate fixed beforehand",
         "",
