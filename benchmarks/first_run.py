@@ -47,6 +47,12 @@ def jobs() -> list[tuple[str, str, float, int]]:
     return fixed + others
 
 
+def settings_of(method: str) -> dict[str, Any]:
+    """What the method's recipe is made of, as rows tell it: a row that tells otherwise is of another method."""
+    recipe = recipe_for(METHODS[method], EPOCHS)
+    return recipe.model_dump(mode="json", include={"channels", "drop_path", "form", "gates", "sites"})
+
+
 def train(task: str, method: str, rate: float, seed: int, tasks: Path, weights: Path) -> dict[str, Any]:
     recipe = recipe_for(METHODS[method], EPOCHS, image_size=SIZE, learning_rate=rate, seed=seed, precision="fp32")
     run = prepare(MODEL, str(tasks / task), recipe, weights, find_device("cpu"), Reporter(quiet=True), None)
@@ -67,12 +73,15 @@ def train(task: str, method: str, rate: float, seed: int, tasks: Path, weights: 
         "parameters": parameters,
         "seconds": seconds,
         "threads": torch.get_num_threads(),
+        "settings": settings_of(method),
         "protocol": "train800, val200, last epoch, fp32, 96 px, 20 epochs, batch 32",
     }
 
 
 def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """The rows of the methods as they are now."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [row for row in rows if row["settings"] == settings_of(row["method"])]
 
 
 def page(rows: list[dict[str, Any]]) -> str:

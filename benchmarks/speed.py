@@ -271,7 +271,7 @@ def report(size: int, rounds: int) -> str:
         "",
         "| what | figure |",
         "|---|---|",
-        f"| `--precision auto` chooses, for stage 2 | {chosen.title} |",
+        f"| fastest way to compute a stage-2 step (`--precision auto` also looks at the loss) | {chosen.title} |",
         f"| stage 2 in bfloat16 with torch.compile, x LoRA float32 | {compiled['compiled'] / compiled['lora']:.2f} |",
         f"| scoring pass, float32, x a training epoch in float32 "
         f"| {scoring['score float32'] / scoring['epoch float32']:.2f} |",
