@@ -34,6 +34,7 @@ def mean_of(runs: list[Answers]) -> Answers:
 def page(folder: Path) -> str:
     """The table as Markdown."""
     folders = {rate: folder / str(number) for number, rate in enumerate(rates_of(SCORED))}
+    folders = {rate: own for rate, own in folders.items() if any(own.glob(f"*/{RANDOM}/seed0.json"))}
     pairs = {
         rate: [right_of(runs_of(folders[rate], method)) for method in (SCORED, RANDOM)] for rate in sorted(folders)
     }
