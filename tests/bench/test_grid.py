@@ -23,6 +23,17 @@ def test_cross_validation_has_a_job_for_each_fold(tasks):
     assert {job.fold for job in jobs} == set(range(FOLDS))
 
 
+def test_few_folds_of_some_seeds_are_different_ones(tasks):
+    jobs = jobs_of(tasks, ["linear"], 6, "cv", folds=2)
+    assert [[j.fold for j in jobs if j.seed == s and j.task is tasks[0]] for s in (0, 1, 4, 5)] == [
+        [0, 1],
+        [1, 2],
+        [4, 0],
+        [0, 1],
+    ]
+    assert len(jobs) == 6 * 2 * 2
+
+
 def test_an_unknown_method_is_answered_with_near_names():
     assert check_methods(["ttc", "linear", "ttc"]) == ("ttc", "linear")
     with pytest.raises(RecipeError, match="try linear"):

@@ -68,6 +68,8 @@ def imagined(monkeypatch):
         (["--shots", "0"], "--shots 0"),
         (["--legacy", "best"], "imagenet-colours or unchanged-colours or best-test-epoch"),
         (["--legacy", "best-test-epoch"], "add --split test"),
+        (["--folds", "2"], "add --split cv"),
+        (["--split", "cv", "--folds", "6"], "--folds 6; expected 1 to 5"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -17,7 +17,7 @@ from ttctune.bench.results_folder import Header, results_folder
 from ttctune.bench.run_job import opened
 from ttctune.bench.runner import Outcome, run_grid
 from ttctune.bench.search import Search
-from ttctune.bench.suites import tasks_of
+from ttctune.bench.suites import FOLDS, tasks_of
 from ttctune.errors import RecipeError
 from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
@@ -37,6 +37,7 @@ def benchmark(
     weights: Path | None = None,
     seeds: int = 1,
     split: SplitName = "val",
+    folds: int | None = None,
     epochs: int = 20,
     image_size: int | None = None,
     precision: str = "fp32",
@@ -63,6 +64,7 @@ def benchmark(
         weights: A weights file for the model, instead of timm's hub.
         seeds: How many, from 0.
         split: "val" (train on train), "test" (train on train and val, read test once) or "cv" (folds of train and val).
+        folds: With split "cv", how many of the five each seed is scored on, seed s from fold s on; None for all.
         epochs: In all, the same for every method.
         image_size: Side of the pictures in pixels; None takes the model's own.
         precision: "fp32", "bf16", "fp16" or "auto".
@@ -88,6 +90,7 @@ def benchmark(
     if trials and settings:
         raise RecipeError(f"--trials {trials} with --settings", "one of them", "leave the other out")
     _check_legacy(legacy, split)
+    _check_folds(folds, split)
     tasks, methods = tasks_of(suite, root), check_methods(methods)
     threads = threads or (max(1, usable_cores() // (jobs or 1)) if local else 1)
     features = folder / FEATURES if local else None
@@ -96,7 +99,7 @@ def benchmark(
     )
     chosen = read_chosen(settings, methods) if settings else {}
     check_variants(methods, chosen)
-    grid = jobs_of(tasks, methods, seeds, split, chosen)
+    grid = jobs_of(tasks, methods, seeds, split, chosen, folds or FOLDS)
     backbone = _checked(grid, conditions)
     header = Header(
         suite=suite,
@@ -123,6 +126,13 @@ def _check_legacy(legacy: str | None, split: SplitName) -> None:
         raise RecipeError(f"--legacy {legacy[:100]}", " or ".join(LEGACY), "choose one of these, or leave it out")
     if legacy is not None and split != "test":
         raise RecipeError(f"--legacy {legacy} with --split {split}", "--split test", "add --split test")
+
+
+def _check_folds(folds: int | None, split: SplitName) -> None:
+    if folds is not None and split != "cv":
+        raise RecipeError(f"--folds {folds} with --split {split}", "--split cv", "add --split cv, or leave it out")
+    if folds is not None and not 1 <= folds <= FOLDS:
+        raise RecipeError(f"--folds {folds}", f"1 to {FOLDS}", "change --folds")
 
 
 def _engine(local: bool, conditions: Conditions, jobs: int | None, address: str | None, gpus: float) -> Engine:

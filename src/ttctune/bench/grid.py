@@ -149,6 +149,7 @@ def jobs_of(
     seeds: int,
     split: SplitName,
     chosen: Mapping[str, Mapping[str, Any]] | None = None,
+    folds: int = FOLDS,
 ) -> list[Job]:
     """Every job, seed by seed, so that a grid that is stopped early is a whole table of fewer seeds.
 
@@ -158,11 +159,15 @@ def jobs_of(
         seeds: How many, from 0.
         split: Of every job; "cv" makes a job of each fold.
         chosen: Method -> what else its jobs have, by `read_chosen`.
+        folds: With "cv", how many each seed has. Seed s begins with fold s, so few folds of some seeds are spread over
+            the images.
     """
     chosen = chosen or {}
-    folds = range(FOLDS) if split == "cv" else (None,)
-    cells = product(range(seeds), folds, tasks, methods)
-    return [Job(task, split, method, seed, fold, **chosen.get(method, {})) for seed, fold, task, method in cells]
+    turns = range(folds) if split == "cv" else (None,)
+    return [
+        Job(task, split, method, seed, None if turn is None else (seed + turn) % FOLDS, **chosen.get(method, {}))
+        for seed, turn, task, method in product(range(seeds), turns, tasks, methods)
+    ]
 
 
 def done_before(job: Job, folder: Path) -> Record | None:

@@ -4,10 +4,10 @@ Two questions, two intervals. *Is A better than B on these tasks?* resamples tes
 (`difference_draws`, `average_draws`). *Would A be better on another task of this sort?* takes the tasks as the sample
 (`task_interval`), and is much wider with few of them.
 
-Every seed is scored on the same images, so images are drawn under all seeds at once, and how much drawn seeds move the
-mean is added. Few seeds drawn with replacement vary too little, by (S - 1) / S; their part is stretched by as much.
-What is particular to one image under one seed is in both parts: where nothing else varies, the interval is too wide by
-a factor of 1.4 at most. A single seed has no part of its own: the interval is then about images alone.
+Images are drawn under all seeds that were scored on them at once, and how much drawn seeds move the mean is added. Few
+seeds drawn with replacement vary too little, by (S - 1) / S; their part is stretched by as much. What is particular to
+one image under one seed is in both parts: where nothing else varies, the interval is too wide by a factor of 1.4 at
+most. A single seed has no part of its own: the interval is then about images alone.
 """
 
 import math
@@ -46,16 +46,16 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def difference_draws(
-    first: BoolArray, second: BoolArray | None, generator: np.random.Generator, draws: int = DRAWS
+    blocks: Sequence[tuple[BoolArray, BoolArray | None]], generator: np.random.Generator, draws: int = DRAWS
 ) -> FloatArray:
-    """Bootstrap draws of the accuracy of `first`, minus that of `second` where there is one, on one task.
+    """Bootstrap draws of the accuracy of one method, minus that of another where there is one, on one task.
 
     Images with the same answers under every seed are exchangeable, so only their counts are drawn: the same
     distribution as drawing single images, at a cost that does not depend on their number.
 
     Args:
-        first: Right answers, seeds x images.
-        second: The same seeds and images under another method (paired), or None.
+        blocks: Seeds that were scored on the same images, apart by images: right answers of one method, seeds x
+            images, and those of another under the same seeds (paired), or None.
         generator: What is drawn from.
         draws: How many.
 
@@ -63,25 +63,39 @@ def difference_draws(
         `draws` values in [-1, 1], up to the stretch for few seeds.
 
     Raises:
-        ValueError: The shapes differ, or there are no seeds or no images.
+        ValueError: The shapes of a pair differ, or there are no seeds or no images.
     """
+    answers = [_difference(first, second) for first, second in blocks]
+    if not answers:
+        raise ValueError("expected right answers of seeds x images; got none")
+    means = np.concatenate([block.mean(1) for block in answers])
+    over_images: FloatArray = np.sum(
+        [len(block) / len(means) * _over_images(block, draws, generator) for block in answers], axis=0
+    )
+    return over_images + _seed_deviations(means, draws, generator)
+
+
+def _difference(first: BoolArray, second: BoolArray | None) -> NDArray[np.int8]:
     shapes = [first.shape, *([] if second is None else [second.shape])]
     if first.ndim != 2 or not first.size or len(set(shapes)) != 1:
         raise ValueError(f"expected right answers of seeds x images, of one shape; got {shapes}")
-    answers = first.astype(np.int8) if second is None else first.astype(np.int8) - second.astype(np.int8)
+    return first.astype(np.int8) if second is None else first.astype(np.int8) - second.astype(np.int8)
+
+
+def _over_images(answers: NDArray[np.int8], draws: int, generator: np.random.Generator) -> FloatArray:
+    """The mean over seeds and drawn images; `answers` is seeds x images."""
     patterns, counts = np.unique(answers.T, axis=0, return_counts=True)
     images = int(counts.sum())
     drawn = generator.multinomial(images, counts / images, size=draws) / images
-    over_images: FloatArray = drawn @ patterns.mean(1)
-    return over_images + _seed_deviations(answers, draws, generator)
+    mean: FloatArray = drawn @ patterns.mean(1)
+    return mean
 
 
-def _seed_deviations(answers: NDArray[np.int8], draws: int, generator: np.random.Generator) -> FloatArray:
+def _seed_deviations(means: FloatArray, draws: int, generator: np.random.Generator) -> FloatArray:
     """How much drawn seeds move the mean over seeds; zero for a single one."""
-    seeds = len(answers)
+    seeds = len(means)
     if seeds == 1:
         return np.zeros(draws)
-    means = answers.mean(1)
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
     stretched: FloatArray = math.sqrt(seeds / (seeds - 1)) * (drawn @ (means - means.mean()))
     return stretched

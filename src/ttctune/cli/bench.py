@@ -33,6 +33,13 @@ def command(
             metavar="NAME",
         ),
     ] = "val",
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="With cv: folds of the 5 that each seed is scored on; seed 1 begins with the second. Default: all.",
+            metavar="N",
+        ),
+    ] = None,
     epochs: Annotated[str, typer.Option(help="In all, the same for every method.", metavar="N")] = "20",
     image_size: Annotated[
         str | None, typer.Option(help="Side of the pictures in pixels; default: the model's own.", metavar="N")
@@ -98,6 +105,7 @@ def command(
         weights=weights,
         seeds=whole_number("--seeds", seeds),
         split=_one_of("--split", split, get_args(SplitName)),  # type: ignore[arg-type]
+        folds=None if folds is None else whole_number("--folds", folds),
         epochs=whole_number("--epochs", epochs),
         image_size=None if image_size is None else whole_number("--image-size", image_size),
         precision=precision,

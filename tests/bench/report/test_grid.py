@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.bench.results_tree import TASKS, failed, made, write_results
 
-from ttctune.bench.record import packed, write_record
+from ttctune.bench.record import packed, packed_names, write_record
 from ttctune.bench.report.grid import Grid
 from ttctune.bench.report.runs import read_results
 
@@ -101,16 +101,23 @@ def test_only_seeds_that_both_have_are_paired(tmp_path):
     assert found.difference("ttc", "norm", "lungs") == pytest.approx(np.mean(both[:2]) - np.mean(both[2:]))
 
 
-def test_seeds_that_were_scored_on_different_images_get_no_interval(tmp_path):
+def test_seeds_scored_on_other_images_than_the_rest_are_compared_on_their_own(tmp_path):
     write_results(tmp_path, methods=("norm", "ttc"))
     for method in ("norm", "ttc"):
         old = made("lungs", method, 1)
-        labels = packed(np.zeros(120))
-        write_record(tmp_path, old.model_copy(update={"labels": labels, "predictions": labels, "accuracy": 1.0}))
+        write_record(tmp_path, old.model_copy(update={"files": packed_names([f"{n}.png" for n in range(120)])}))
+    cells = grid_of(tmp_path).column("lungs")
+    assert cells["ttc"].mark == "best" and cells["norm"].bounds.low < cells["norm"].value < cells["norm"].bounds.high
+
+
+def test_a_pair_that_was_scored_on_different_images_gets_no_interval(tmp_path):
+    write_results(tmp_path, methods=("norm", "ttc"))
+    labels = packed(np.zeros(120))
+    other = {"labels": labels, "predictions": labels, "accuracy": 1.0}
+    write_record(tmp_path, made("lungs", "norm", 1).model_copy(update=other))
     found = grid_of(tmp_path)
-    cells = found.column("lungs")
-    assert all(cell.bounds is None and cell.mark == "close" for cell in cells.values())
-    assert found.average_column("tasks")["ttc"].bounds is None
+    assert {cell.mark for cell in found.column("lungs").values()} == {"close"}
+    assert {cell.mark for cell in found.average_column("tasks").values()} == {"close"}
     (row,) = found.versus("ttc")
     assert row.difference is None and row.p is None and row.wins == (3, 1, 0)
     assert not math.isnan(row.over_tasks.low)

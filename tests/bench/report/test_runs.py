@@ -62,11 +62,22 @@ def test_images_are_in_the_order_of_their_names_whatever_the_fold(cross_validate
     assert runs["other"].files == runs["norm"].files
 
 
-def test_a_run_that_lacks_a_fold_is_missing_and_has_no_accuracy(cross_validated):
+def test_a_run_that_lacks_a_fold_of_another_method_is_missing_and_has_no_accuracy(cross_validated):
+    for fold in (0, 1):
+        write_record(cross_validated, folded(1, fold, 2, method="other"))
     (cross_validated / "digits/norm/seed1-fold1.json").unlink()
     found = read_results(cross_validated)
-    assert [run.seed for run in found.runs] == [0]
+    assert [(run.method, run.seed) for run in found.runs] == [("norm", 0), ("other", 1)]
     assert [(m.seed, m.reason) for m in found.missing] == [(1, "not finished: fold 1")]
+
+
+def test_seeds_may_have_other_folds_than_each_other(cross_validated):
+    """A few folds of each seed, each beginning with another, are a whole grid."""
+    for seed, fold in ((0, 1), (1, 0)):
+        (cross_validated / f"digits/norm/seed{seed}-fold{fold}.json").unlink()
+    found = read_results(cross_validated)
+    assert [(run.seed, run.accuracy) for run in found.runs] == [(0, 1.0), (1, 0.5)]
+    assert not found.missing and len(found.tables) == 1
 
 
 def test_a_failed_fold_takes_its_run_out_and_says_why(cross_validated):

@@ -42,7 +42,7 @@ class Cell:
     Attributes:
         value: Mean over seeds.
         deviation: Over seeds; NaN for one seed.
-        bounds: The paired bootstrap's interval; None where the seeds were scored on different images.
+        bounds: The paired bootstrap's interval; None where the two were scored on different images with one seed.
         mark: How it stands in its column.
     """
 
@@ -132,19 +132,28 @@ class Grid:
         key = (first, second, task)
         if key not in self._draws:
             generator = np.random.default_rng([2023, self.tasks.index(task)])
-            pair = self._right(first, second, task)
-            self._draws[key] = None if pair is None else difference_draws(*pair, generator)
+            blocks = self._blocks(first, second, task)
+            self._draws[key] = difference_draws(blocks, generator) if blocks else None
         return self._draws[key]
 
-    def _right(self, first: str, second: str | None, task: str) -> tuple[BoolArray, BoolArray | None] | None:
+    def _blocks(self, first: str, second: str | None, task: str) -> list[tuple[BoolArray, BoolArray | None]]:
+        """Right answers under the seeds that both have, apart by images; none where a pair's images differ."""
         one = self.cells[first, task]
         other = one if second is None else self.cells[second, task]
-        seeds = [seed for seed in one if seed in other]
-        runs = [one[seed] for seed in seeds] + [other[seed] for seed in seeds]
-        if not runs or not all(_same_images(run, runs[0]) for run in runs):
-            return None
-        right = np.stack([run.right for run in runs])
-        return right[: len(seeds)], None if second is None else right[len(seeds) :]
+        pairs = [(run, other[seed]) for seed, run in one.items() if seed in other]
+        if not all(_same_images(*pair) for pair in pairs):
+            return []
+        by_images: list[list[tuple[Run, Run]]] = []
+        for pair in pairs:
+            block = next((block for block in by_images if _same_images(block[0][0], pair[0])), None)
+            if block is None:
+                by_images.append([pair])
+            else:
+                block.append(pair)
+        return [
+            (np.stack([a.right for a, _ in block]), None if second is None else np.stack([b.right for _, b in block]))
+            for block in by_images
+        ]
 
     def difference(self, first: str, second: str, task: str) -> float | None:
         """Mean of the differences over the seeds that both have; None without one."""

@@ -60,9 +60,9 @@ class Run:
         return "+".join(sorted({protocol_key(record) for record in self.records}))
 
     @property
-    def data(self) -> tuple[str, ...]:
-        """Digests of the images, a fold's each."""
-        return tuple(record.protocol.data_digest for record in self.records if record.protocol)
+    def data(self) -> frozenset[str]:
+        """Digests of the task's images; one, as all folds have the same, unless the images were changed in between."""
+        return frozenset(record.protocol.data_digest for record in self.records if record.protocol)
 
     @cached_property
     def files(self) -> tuple[str, ...] | None:
@@ -176,16 +176,16 @@ def _check_consistent(folder: Path, record: Record) -> None:
 
 
 def _joined(records: Sequence[Record]) -> tuple[list[Run], tuple[Missing, ...]]:
-    """Runs whose folds are all there, and what is missing of the others."""
-    folds: dict[str, set[int | None]] = defaultdict(set)
+    """Runs with every fold that another method has with that seed, and what is missing of the others."""
+    folds: dict[tuple[str, int], set[int | None]] = defaultdict(set)
     by_run: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
-        folds[record.task].add(record.fold)
+        folds[record.task, record.seed].add(record.fold)
         by_run[record.task, record.method, record.seed].append(record)
     runs, missing = [], []
     for (task, method, seed), own in by_run.items():
         failed = [f"{_fold(record.fold)}{record.failed}" for record in own if record.failed is not None]
-        absent = folds[task] - {record.fold for record in own}
+        absent = folds[task, seed] - {record.fold for record in own}
         if absent:
             failed.append(f"not finished: fold {', '.join(str(fold) for fold in sorted(absent, key=str))}")
         missing += [Missing(task, method, seed, reason) for reason in failed]
