@@ -12,8 +12,6 @@ from torch import Tensor
 
 import ttctune.torchvision_operators  # noqa: F401  (before torchmetrics, which imports torchvision)
 
-from torchmetrics.functional import classification as metrics  # isort: skip
-
 #: Bins of equal width for the expected calibration error (Guo et al. 2017).
 CALIBRATION_BINS = 15
 #: Images of val below which no temperature is fitted: see docs/results/calibration.md.
@@ -128,6 +126,8 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Expected calibration error over 15 bins, 0 to 1; probabilities are N x classes, labels int64, N."""
+    from torchmetrics.functional import classification as metrics  # seconds to import, for most commands in vain
+
     classes = probabilities.shape[1]
     return float(metrics.multiclass_calibration_error(probabilities, labels, classes, n_bins=CALIBRATION_BINS))
 

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import ttctune.torchvision_operators  # noqa: F401  (before torchmetrics, which imports torchvision)
-
-from torchmetrics.functional import classification as metrics  # isort: skip
-
 from ttctune.backbone.description import InputDescription
 from ttctune.calibration import Calibration, calibration_error, coverage_and_accuracy
 from ttctune.images.normalisation import normalise
@@ -116,6 +113,8 @@ def evaluate_logits(
         calibration: Temperature, and thresholds chosen on val; None has neither.
         abstain: Further thresholds to measure, 0 to 1.
     """
+    from torchmetrics.functional import classification as metrics  # seconds to import, for most commands in vain
+
     calibration = calibration or Calibration()
     settings: dict[str, Any] = {"num_classes": len(classes), "average": "none"}
     guess = logits.argmax(1)

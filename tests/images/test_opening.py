@@ -211,15 +211,6 @@ def test_grey_models_get_grey_images():
     assert (2, 1, 16, 16) == data.train.images.shape == data.val.images.shape
 
 
-def test_importing_this_package_does_not_import_timm():
-    """Images know nothing of models."""
-    import subprocess
-    import sys
-
-    code = "import sys, ttctune.images; sys.exit('timm' in sys.modules)"
-    assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
-
-
 def test_a_source_whose_parts_are_settled_is_taken_as_it_is(tmp_path):
     """Nothing is held out of it, and of its parts only those asked for are opened."""
     source = open_source(write_image_tree(tmp_path, 3, parts={"train": 4, "val": 2, "test": 1}))
