@@ -26,6 +26,8 @@ def test_a_record_says_all_there_is_to_say(job, model):
     labels, guesses = (unpacked(text) for text in (record.labels, record.predictions))
     assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert record.accuracy == np.mean(labels == guesses)
+    losses, right = unpacked(record.losses, "<f2"), labels == guesses
+    assert len(losses) == 9 and losses[right].max() <= np.log(3) + 1e-3 and losses[~right].min() >= np.log(2) - 1e-3
     assert unpacked_names(record.files)[0] == "val/class0/000.png"
     assert record.classes == ("class0", "class1", "class2")
     assert (record.task, record.split, record.seed, record.epochs) == ("ants", "val", 1, 2)
@@ -123,14 +125,14 @@ def test_an_old_protocol_changes_the_colours_and_is_named(job, model, name, mean
 def test_the_best_test_epoch_is_kept_where_an_old_protocol_says_so(job, model, monkeypatch, method):
     labels = np.repeat([0, 1, 2], 2)
     seen = []
-    wrong, right = np.zeros(6, dtype=np.int64), labels
+    wrong, right = torch.eye(3)[[0] * 6], torch.eye(3)[labels]
 
-    def guesses(run, images):
+    def logits(run, images):
         run.trainer.model.eval()
         seen.append(len(run.state.history))
         return right if len(seen) == 2 else wrong
 
-    monkeypatch.setattr(run_job, "_guesses", guesses)
+    monkeypatch.setattr(run_job, "_logits", logits)
     monkeypatch.setitem(LEGACY, "best-test-epoch", Legacy(IMAGENET, every=2))
     job = replace(job, split="test", method=method)
     record = record_of(job, conditions(model, epochs=5, legacy="best-test-epoch"))
@@ -142,10 +144,10 @@ def test_the_best_test_epoch_is_kept_where_an_old_protocol_says_so(job, model, m
 def test_looking_at_the_test_images_in_between_changes_no_training(job, model, monkeypatch):
     monkeypatch.setitem(LEGACY, "best-test-epoch", Legacy(IMAGENET, every=1))
     kept = []
-    original = run_job._guesses
-    monkeypatch.setattr(run_job, "_guesses", lambda run, images: kept.append(original(run, images)) or kept[-1])
+    original = run_job._logits
+    monkeypatch.setattr(run_job, "_logits", lambda run, images: kept.append(original(run, images)) or kept[-1])
     job = replace(job, split="test")
     looked = record_of(job, conditions(model, epochs=3, legacy="best-test-epoch"))
     plain = record_of(job, conditions(model, epochs=3, legacy="imagenet-colours"))
     assert [row["loss"] for row in looked.history] == [row["loss"] for row in plain.history]
-    assert looked.accuracy == max((guess == unpacked(looked.labels)).mean() for guess in kept[:4])
+    assert looked.accuracy == max((logits.argmax(1).numpy() == unpacked(looked.labels)).mean() for logits in kept[:4])

@@ -95,6 +95,8 @@ class Record(BaseModel):
         history: One row an epoch: stage, epoch, loss, accuracy, seconds.
         labels: Of the scored images, `packed` int16.
         predictions: Of the scored images, `packed` int16.
+        losses: Cross-entropy of each scored image in nats, without label smoothing, `packed` float16; None in records
+            of a time when it was not kept, and of a legacy protocol.
         files: Names of the scored images, by `packed_names`; None where they have none.
         importance: Site -> score of each channel, `packed` float16; None where nothing was scored.
         selection: Site -> chosen channels; None where none were chosen.
@@ -123,6 +125,7 @@ class Record(BaseModel):
     history: tuple[dict[str, Any], ...] = ()
     labels: str | None = None
     predictions: str | None = None
+    losses: str | None = None
     files: str | None = None
     importance: dict[str, str] | None = None
     selection: dict[str, tuple[int, ...]] | None = None

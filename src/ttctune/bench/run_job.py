@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ttctune.adapted import BATCH
 from ttctune.backbone.model import Backbone
@@ -94,14 +95,15 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     best = None
     if legacy and legacy.every:
         early = _scored(data, run, conditions.threads)
-        best = BestEpoch(legacy.every, lambda: _guesses(run, early), early.labels.numpy())
+        best = BestEpoch(legacy.every, lambda: _guesses(_logits(run, early)), early.labels.numpy())
         listener.look = best.look
     start = time.perf_counter()
     parameters = method.train(run)
     seconds = time.perf_counter() - start
     scored = _scored(data, run, conditions.threads)
-    guesses = _guesses(run, scored)
-    guesses = best.better_than(guesses) if best else guesses
+    logits = _logits(run, scored)
+    guesses = best.better_than(_guesses(logits)) if best else _guesses(logits)
+    losses = F.cross_entropy(logits.double(), scored.labels, reduction="none")
     kept = {"sites": [*run.recipe.sites], "gates": [*run.recipe.gates]}
     return Record(
         **_about(job, conditions),
@@ -115,6 +117,7 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
         history=tuple(listener.history),
         labels=packed(scored.labels.numpy()),
         predictions=packed(guesses),
+        losses=None if legacy else packed(losses.numpy(), "<f2"),
         files=packed_names([*data.names]),
         importance={name: packed(scores.cpu().numpy(), "<f2") for name, scores in run.state.importance.items()} or None,
         selection={site.name: tuple(t.channels.tolist()) for site, t in run.attachment.tunings.items()} or None,
@@ -149,11 +152,14 @@ def _scored(data: TaskData, run: Run, threads: int) -> ImageSet:
     return opened.parts["test"]
 
 
-def _guesses(run: Run, images: ImageSet) -> "np.ndarray[Any, Any]":
+def _logits(run: Run, images: ImageSet) -> torch.Tensor:
     trainer = run.trainer
     batches = (pictures for pictures, _ in images.batches(BATCH))
     plan = by_hand(trainer.scoring_precision.format, trainer.device)
-    logits = torch.cat([*outputs_of(trainer.model, batches, trainer.description, plan)])
+    return torch.cat([*outputs_of(trainer.model, batches, trainer.description, plan)])
+
+
+def _guesses(logits: torch.Tensor) -> "np.ndarray[Any, Any]":
     return logits.argmax(1).numpy()
 
 
