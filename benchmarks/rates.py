@@ -3,9 +3,9 @@
     python benchmarks/rates.py --root DIR --weights FILE -o results/rates     # tries what is missing
 
 DIR has a folder for each task. Each method is trained at four rates, once a task: on train, for half of the usual
-epochs, and scored on val. Three are the same for all; the fourth is beyond the better of the outer two. The rate with
-the highest mean over the tasks goes into chosen.toml, for `ttctune bench --settings`. What stands in -o already is not
-done again. No test part is read.
+epochs, and scored on val. Three are the same for all; the fourth is beyond the better of the outer two; and where the
+best of them lies at an edge, further ones follow. The rate with the highest mean over the tasks goes into chosen.toml,
+for `ttctune bench --settings`. What stands in -o already is not done again. No test part is read.
 """
 
 import argparse
@@ -20,11 +20,10 @@ from ttctune.bench.record import read_record
 
 MODEL, SIZE, EPOCHS = "deit_tiny_patch16_224", 96, 10
 FIRST = ("linear", "norm", "lora", "lora+norm", "align+lora", "ssf", "sct", "ttc", "ttc-maps", "ttc-random", "full")
-RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2)
-#: Numbers of the rates that every method is tried at: the middle one, half and twice of it; and what lies beyond those.
-MIDDLE, LOW, HIGH = COMMON = (0, 1, 2)
-BEYOND = {LOW: 3, HIGH: 4}
-TRIALS = len(COMMON) + 1
+RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2, 1.25e-3, 8e-2)
+#: Numbers of the rates that every method is tried at: the middle one, half and twice of it.
+COMMON = (0, 1, 2)
+ASCENDING = sorted(range(len(RATES)), key=RATES.__getitem__)
 OURS = "ttc"
 #: In so few epochs stochastic depth is left out, for every method.
 SHORT = "drop_path = 0.0"
@@ -37,9 +36,9 @@ def rates_of(method: str) -> tuple[float, ...]:
     return tuple(float(f"{rate * SCALES.get(method, 1.0):.6g}") for rate in RATES)
 
 
-def settings_file(path: Path, rates: dict[str, float], others: str, about: str = "") -> Path:
-    """A file for `ttctune bench --settings`: the rate of each method, and a line that all of them share."""
-    lines = [f'["{name}"]\nlearning_rate = {rate:g}\n{others}\n' for name, rate in rates.items()]
+def settings_file(path: Path, settings: dict[str, tuple[float, str]], about: str = "") -> Path:
+    """A file for `ttctune bench --settings`: the rate of each method, and another line of it."""
+    lines = [f'["{name}"]\nlearning_rate = {rate:g}\n{other}\n' for name, (rate, other) in settings.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([f"# {about}\n"] * bool(about) + lines))
     return path
@@ -55,8 +54,8 @@ def means(out: Path, method: str) -> dict[int, float]:
     found, tasks = {}, tasks_in(out)
     for number in COMMON:
         found |= mean(out, method, number, tasks)
-    if len(found) == len(COMMON):
-        found |= mean(out, method, beyond(found), tasks)
+    while (number := following(found)) is not None and (more := mean(out, method, number, tasks)):
+        found |= more
     return found
 
 
@@ -68,34 +67,36 @@ def mean(out: Path, method: str, number: int, tasks: list[str]) -> dict[int, flo
     return {number: sum(record.accuracy for record in records) / len(records)}
 
 
-def beyond(found: dict[int, float]) -> int:
-    """Number of the fourth rate: beyond the better of the outer two, on equal terms the lower."""
-    return BEYOND[HIGH if found[HIGH] > found[LOW] else LOW]
+def following(found: dict[int, float]) -> int | None:
+    """Number of the rate to try next: beyond the better edge; None once four are done and the best lies within."""
+    absent = [number for number in COMMON if number not in found]
+    if absent:
+        return absent[0]
+    lowest, *_, highest = tried = [number for number in ASCENDING if number in found]
+    outer = (lowest, highest) if len(found) == len(COMMON) else tried
+    place = ASCENDING.index(best_of(found, outer))
+    if ASCENDING[place] not in (lowest, highest):
+        return None
+    place += 1 if ASCENDING[place] == highest else -1
+    return ASCENDING[place] if 0 <= place < len(ASCENDING) else None
 
 
-def tries(out: Path, method: str, number: int) -> bool:
-    """Whether the method is tried at this rate."""
-    found = means(out, method)
-    return number in COMMON or (set(COMMON) <= found.keys() and beyond(found) == number)
-
-
-def best_of(found: dict[int, float], method: str) -> float:
-    """The rate of the highest mean, on equal terms the smaller one."""
-    rates = rates_of(method)
-    return rates[max(found, key=lambda number: (found[number], -rates[number]))]
+def best_of(found: dict[int, float], among: Iterable[int] | None = None) -> int:
+    """Number of the rate with the highest mean, on equal terms of the smaller one."""
+    return max(found if among is None else among, key=lambda number: (found[number], -RATES[number]))
 
 
 def table(out: Path, methods: Iterable[str]) -> str:
     """Mean accuracy in percent: a row a method, its rates ascending, the best bold."""
-    order = sorted(range(len(RATES)), key=RATES.__getitem__)
+    order = [n for n in ASCENDING if any(n in means(out, method) for method in methods)]
     heads = [f"{RATES[number]:g}" for number in order]
-    lines = [f"| method | {' | '.join(heads)} | best rate |", "|---|" + "---:|" * (len(RATES) + 1)]
+    lines = [f"| method | {' | '.join(heads)} | best rate |", "|---|" + "---:|" * (len(order) + 1)]
     for method in methods:
         found = means(out, method)
-        best = best_of(found, method) if found else None
+        best = best_of(found) if found else None
         cells = [f"{100 * found[n]:.1f}" if n in found else "" for n in order]
-        cells = [f"**{c}**" if rates_of(method)[n] == best else c for n, c in zip(order, cells, strict=True)]
-        chosen = "" if best is None else f"{best:g}" + " so far" * (len(found) < TRIALS)
+        cells = [f"**{c}**" if n == best else c for n, c in zip(order, cells, strict=True)]
+        chosen = "" if best is None else f"{rates_of(method)[best]:g}" + " so far" * (following(found) is not None)
         lines.append(f"| {title_of(method)} | {' | '.join(cells)} | {chosen} |")
     return "\n".join(lines) + "\n"
 
@@ -106,7 +107,7 @@ def versus(out: Path, methods: Iterable[str]) -> str:
     for method in methods:
         found = means(out, method)
         if found:
-            runs = runs_of(out / str(rates_of(method).index(best_of(found, method))), method)
+            runs = runs_of(out / str(best_of(found)), method)
             right[method] = right_of(runs), max(run.parameters for run in runs.values())
     for method, (answers, parameters) in sorted(right.items(), key=lambda item: percent(item[1][0])):
         gain = "" if method == OURS else said(difference(right[OURS][0], answers))
@@ -129,10 +130,10 @@ python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-siz
 ```
 
 {model} at {size} px, {EPOCHS} epochs in all, no stochastic depth, seed 0, on {", ".join(tasks_in(out))}:
-trained on train, scored on val (test parts are not read). Every method is tried at {TRIALS} rates, each twice the last,
-three that are common to all and one beyond the better of the outer two. Mean accuracy over the tasks in %, bold where
-highest. Every job's record is in `{out}/0` to `{out}/{len(RATES) - 1}`, and the choice, when all are done, in
-`{out}/chosen.toml`.
+trained on train, scored on val (test parts are not read). Every method is tried at four rates, each twice the last,
+three that are common to all and one beyond the better of the outer two; where the best of these lies at an edge,
+further ones follow. Mean accuracy over the tasks in %, bold where highest. Every job's record is in a folder of its
+rate under `{out}`, and the choice, when all are done, in `{out}/chosen.toml`.
 
 {table(out, methods)}
 Of full fine-tuning the rates are 0.02 of those above, of the linear probe twice. A rate is that of a method's own
@@ -155,20 +156,24 @@ if __name__ == "__main__":
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--image-size", type=int, default=SIZE)
     parser.add_argument("--methods", default=",".join(FIRST))
-    parser.add_argument("--rates", default="0,1,2,3,4", help="numbers of the rates to try now")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="Markdown to write as rates get done")
     parser.add_argument("--only-page", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(","))
-    for number in () if arguments.only_page else map(int, arguments.rates.split(",")):
+    while not arguments.only_page:
+        left = {method: following(means(arguments.out, method)) for method in methods}
+        numbers = [number for number in range(len(RATES)) if number in left.values()]
+        if not numbers:
+            break
+        number = numbers[0]
         settings = settings_file(
-            arguments.out / f"{number}.toml", {method: rates_of(method)[number] for method in METHODS}, SHORT
+            arguments.out / f"{number}.toml", {method: (rates_of(method)[number], SHORT) for method in METHODS}
         )
-        benchmark(
+        done = benchmark(
             "folder",
             arguments.root,
-            [method for method in methods if tries(arguments.out, method, number)],
+            [method for method in methods if left[method] == number],
             arguments.model,
             arguments.out / str(number),
             weights=arguments.weights,
@@ -178,10 +183,14 @@ if __name__ == "__main__":
             jobs=2,
         )
         print(table(arguments.out, methods), flush=True)
+        if done.failed:
+            raise SystemExit(f"{len(done.failed)} jobs failed; the same command does them again")
     if arguments.page:
         arguments.page.write_text(page(arguments.out, methods, arguments.model, arguments.image_size))
     found = {method: means(arguments.out, method) for method in methods}
-    if methods == FIRST and all(len(rates) == TRIALS for rates in found.values()):
-        chosen = {method: best_of(rates, method) for method, rates in found.items()}
+    if methods == FIRST and all(following(rates) is None for rates in found.values()):
+        chosen = {
+            method: (rates_of(method)[best_of(rates)], f"trials = {len(rates)}") for method, rates in found.items()
+        }
         about = f"Chosen on val after {EPOCHS} epochs without stochastic depth, by benchmarks/rates.py."
-        print(settings_file(arguments.out / "chosen.toml", chosen, f"trials = {TRIALS}", about).read_text())
+        print(settings_file(arguments.out / "chosen.toml", chosen, about).read_text())
