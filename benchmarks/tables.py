@@ -43,8 +43,9 @@ def table(folder: Path, reference: str, others: list[str]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for method in sorted(means, key=lambda name: means[name].value):
-        own = [run for task in grid.tasks for run in grid.runs_of(method, task)]
-        parameters, seeds = max(run.parameters for run in own), len({run.seed for run in own})
+        by_task = [grid.runs_of(method, task) for task in grid.tasks]
+        parameters = max(run.parameters for own in by_task for run in own)
+        seeds = " to ".join(str(count) for count in sorted({len(own) for own in by_task}))
         gain = _difference(versus.get(method))
         lines.append(f"| {titles[method]} | {parameters:,} | {seeds} | {_mean(means[method])} | {gain} |")
     return "\n".join(lines) + "\n"
