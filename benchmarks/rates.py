@@ -74,10 +74,10 @@ def following(found: dict[int, float]) -> int | None:
         return absent[0]
     lowest, *_, highest = tried = [number for number in ASCENDING if number in found]
     outer = (lowest, highest) if len(found) == len(COMMON) else tried
-    place = ASCENDING.index(best_of(found, outer))
-    if ASCENDING[place] not in (lowest, highest):
+    best = best_of(found, outer)
+    if best not in (lowest, highest):
         return None
-    place += 1 if ASCENDING[place] == highest else -1
+    place = ASCENDING.index(best) + (1 if best == highest else -1)
     return ASCENDING[place] if 0 <= place < len(ASCENDING) else None
 
 
@@ -86,13 +86,12 @@ def best_of(found: dict[int, float], among: Iterable[int] | None = None) -> int:
     return max(found if among is None else among, key=lambda number: (found[number], -RATES[number]))
 
 
-def table(out: Path, methods: Iterable[str]) -> str:
-    """Mean accuracy in percent: a row a method, its rates ascending, the best bold."""
-    order = [n for n in ASCENDING if any(n in means(out, method) for method in methods)]
+def table(tried: dict[str, dict[int, float]]) -> str:
+    """Mean accuracy in percent: a row a method, its rates ascending, the best bold; `tried` has the means of each."""
+    order = [number for number in ASCENDING if any(number in found for found in tried.values())]
     heads = [f"{RATES[number]:g}" for number in order]
     lines = [f"| method | {' | '.join(heads)} | best rate |", "|---|" + "---:|" * (len(order) + 1)]
-    for method in methods:
-        found = means(out, method)
+    for method, found in tried.items():
         best = best_of(found) if found else None
         cells = [f"{100 * found[n]:.1f}" if n in found else "" for n in order]
         cells = [f"**{c}**" if n == best else c for n, c in zip(order, cells, strict=True)]
@@ -101,11 +100,10 @@ def table(out: Path, methods: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def versus(out: Path, methods: Iterable[str]) -> str:
+def versus(out: Path, tried: dict[str, dict[int, float]]) -> str:
     """The two-stage method minus each other one, both at their best rates: a row a method."""
     right, lines = {}, ["| method | parameters | % | two-stage minus it |", "|---|---:|---:|---:|"]
-    for method in methods:
-        found = means(out, method)
+    for method, found in tried.items():
         if found:
             runs = runs_of(out / str(best_of(found)), method)
             right[method] = right_of(runs), max(run.parameters for run in runs.values())
@@ -120,7 +118,7 @@ def title_of(method: str) -> str:
     return METHODS[method].title.replace("`", "")
 
 
-def page(out: Path, methods: Iterable[str], model: str, size: int) -> str:
+def page(out: Path, tried: dict[str, dict[int, float]], model: str, size: int) -> str:
     """The results as Markdown."""
     return f"""# The learning rate of each method
 
@@ -135,7 +133,7 @@ three that are common to all and one beyond the better of the outer two; where t
 further ones follow. Mean accuracy over the tasks in %, bold where highest. Every job's record is in a folder of its
 rate under `{out}`, and the choice, when all are done, in `{out}/chosen.toml`.
 
-{table(out, methods)}
+{table(tried)}
 Of full fine-tuning the rates are 0.02 of those above, of the linear probe twice. A rate is that of a method's own
 parameters: norms have the same and the head half of it, but with the three kinds of LoRA and full fine-tuning the head
 keeps 0.005, and the norms beside LoRA 0.01.
@@ -146,7 +144,7 @@ Two-stage minus the other method, in points, with its 95 % interval: paired boot
 One seed, and rates and our default form were chosen on these images: another seed and other images would differ by more
 than these intervals say. Parameters without head.
 
-{versus(out, methods)}"""
+{versus(out, tried)}"""
 
 
 if __name__ == "__main__":
@@ -161,8 +159,9 @@ if __name__ == "__main__":
     parser.add_argument("--only-page", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(","))
+    tried = {method: means(arguments.out, method) for method in methods}
     while not arguments.only_page:
-        left = {method: following(means(arguments.out, method)) for method in methods}
+        left = {method: following(found) for method, found in tried.items()}
         numbers = [number for number in range(len(RATES)) if number in left.values()]
         if not numbers:
             break
@@ -182,15 +181,15 @@ if __name__ == "__main__":
             settings=settings,
             jobs=2,
         )
-        print(table(arguments.out, methods), flush=True)
+        tried = {method: means(arguments.out, method) for method in methods}
+        print(table(tried), flush=True)
         if done.failed:
             raise SystemExit(f"{len(done.failed)} jobs failed; the same command does them again")
     if arguments.page:
-        arguments.page.write_text(page(arguments.out, methods, arguments.model, arguments.image_size))
-    found = {method: means(arguments.out, method) for method in methods}
-    if methods == FIRST and all(following(rates) is None for rates in found.values()):
+        arguments.page.write_text(page(arguments.out, tried, arguments.model, arguments.image_size))
+    if methods == FIRST and all(following(found) is None for found in tried.values()):
         chosen = {
-            method: (rates_of(method)[best_of(rates)], f"trials = {len(rates)}") for method, rates in found.items()
+            method: (rates_of(method)[best_of(found)], f"trials = {len(found)}") for method, found in tried.items()
         }
         about = f"Chosen on val after {EPOCHS} epochs without stochastic depth, by benchmarks/rates.py."
         print(settings_file(arguments.out / "chosen.toml", chosen, about).read_text())

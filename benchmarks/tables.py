@@ -12,12 +12,16 @@ the method that others are compared with, and the others. Rows are in the order 
 """
 
 import argparse
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from ttctune.bench.methods import METHODS, titles_of
-from ttctune.bench.report.grid import Cell, Grid, Versus
+from paired import said
+
+from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import read_results
+from ttctune.bench.report.tables import tables_of
 from ttctune.bench.statistics import Interval
 
 TABLE = re.compile(r"(<!-- table of (\S+) against (\S+): ([^>]*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -32,38 +36,26 @@ def table(folder: Path, reference: str, others: list[str]) -> str:
         others: Those.
     """
     results = read_results(folder)
-    runs = [run for run in results.tables[0] if run.method in {reference, *others}]
+    runs = tuple(run for run in results.tables[0] if run.method in {reference, *others})
     if absent := {reference, *others} - {run.method for run in runs}:
         raise SystemExit(f"{folder} has no results of {', '.join(sorted(absent))}; take them out of the page")
-    grid = Grid(runs, results.groups, tuple(METHODS))
-    titles, means = titles_of(grid.methods), grid.average_column("tasks")
-    versus = {row.method: row for row in grid.versus(reference)}
+    titles = titles_of([reference, *others])
+    (shown,) = tables_of(replace(results, tables=(runs,)), titles, reference)
+    mean = shown.columns[0]
+    gains = {row.method: row.difference for row in shown.versus}
     lines = [
-        f"| method | parameters | seeds | mean of {len(grid.tasks)} tasks, % | {reference} minus it, points |",
+        f"| method | parameters | seeds | {mean.name}, % | {reference} minus it, points |",
         "|---|---:|---:|---:|---:|",
     ]
-    for method in sorted(means, key=lambda name: means[name].value):
-        by_task = [grid.runs_of(method, task) for task in grid.tasks]
-        parameters = max(run.parameters for own in by_task for run in own)
-        seeds = " to ".join(str(count) for count in sorted({len(own) for own in by_task}))
-        gain = _difference(versus.get(method))
-        lines.append(f"| {titles[method]} | {parameters:,} | {seeds} | {_mean(means[method])} | {gain} |")
+    rows = [row for row in shown.rows if row.method in mean.cells]
+    for row in sorted(rows, key=lambda row: mean.cells[row.method].value):
+        cell, gain = mean.cells[row.method], gains.get(row.method)
+        deviation = "" if math.isnan(cell.deviation) else f" ± {100 * cell.deviation:.1f}"
+        bounds = "" if cell.bounds is None else f" [{100 * cell.bounds.low:.1f}, {100 * cell.bounds.high:.1f}]"
+        accuracy = f"{100 * cell.value:.1f}{deviation}{bounds}"
+        points = "" if gain is None else said(Interval(100 * gain.value, 100 * gain.low, 100 * gain.high))
+        lines.append(f"| {row.title} | {row.parameters} | {row.seeds} | {accuracy} | {points} |")
     return "\n".join(lines) + "\n"
-
-
-def _mean(cell: Cell) -> str:
-    deviation = f" ± {100 * cell.deviation:.1f}" if cell.deviation == cell.deviation else ""
-    return f"{100 * cell.value:.1f}{deviation}{_bounds(cell.bounds)}"
-
-
-def _difference(row: Versus | None) -> str:
-    if row is None or row.difference is None:
-        return ""
-    return f"{100 * row.difference.value:+.1f}{_bounds(row.difference)}"
-
-
-def _bounds(interval: Interval | None) -> str:
-    return "" if interval is None else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def renewed(page: str) -> str:

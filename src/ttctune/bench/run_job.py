@@ -102,7 +102,8 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     seconds = time.perf_counter() - start
     scored = _scored(data, run, conditions.threads)
     logits = _logits(run, scored)
-    guesses = best.better_than(_guesses(logits)) if best else _guesses(logits)
+    guesses = _guesses(logits)
+    guesses = best.better_than(guesses) if best else guesses
     losses = F.cross_entropy(logits.double(), scored.labels, reduction="none")
     kept = {"sites": [*run.recipe.sites], "gates": [*run.recipe.gates]}
     return Record(

@@ -5,6 +5,7 @@ of every task of the table, or there is none.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ from ttctune.bench.statistics import (
 SIGNIFICANT = 0.05
 #: "best": better than every other in its column; "close": the best, or not told apart from it; "": neither.
 Mark = Literal["best", "close", ""]
+#: What tells the images of a run from those of another: names, and labels as bytes.
+Images = tuple[tuple[str, ...] | None, bytes]
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,14 @@ class Grid:
         one = self.cells[first, task]
         other = one if second is None else self.cells[second, task]
         pairs = [(run, other[seed]) for seed, run in one.items() if seed in other]
-        if not all(_same_images(*pair) for pair in pairs):
+        if any(_images(run) != _images(its) for run, its in pairs):
             return []
-        by_images: list[list[tuple[Run, Run]]] = []
+        by_images: dict[Images, list[tuple[Run, Run]]] = defaultdict(list)
         for pair in pairs:
-            block = next((block for block in by_images if _same_images(block[0][0], pair[0])), None)
-            if block is None:
-                by_images.append([pair])
-            else:
-                block.append(pair)
+            by_images[_images(pair[0])].append(pair)
         return [
             (np.stack([a.right for a, _ in block]), None if second is None else np.stack([b.right for _, b in block]))
-            for block in by_images
+            for block in by_images.values()
         ]
 
     def difference(self, first: str, second: str, task: str) -> float | None:
@@ -234,8 +233,8 @@ class Grid:
         return _corrected(rows)
 
 
-def _same_images(one: Run, other: Run) -> bool:
-    return one.files == other.files and np.array_equal(one.labels, other.labels)
+def _images(run: Run) -> Images:
+    return run.files, run.labels.tobytes()
 
 
 def _bounds(value: float, draws: FloatArray | None) -> Interval | None:
