@@ -50,21 +50,17 @@ def tasks_in(out: Path) -> list[str]:
 
 
 def means(out: Path, method: str) -> dict[int, float]:
-    """Number of a rate -> mean accuracy over the tasks, for those of the method's trials whose jobs are all done."""
-    found, tasks = {}, tasks_in(out)
-    for number in COMMON:
-        found |= mean(out, method, number, tasks)
-    while (number := following(found)) is not None and (more := mean(out, method, number, tasks)):
-        found |= more
-    return found
+    """Number of a rate -> mean accuracy over the tasks, for every rate whose jobs are all done."""
+    tasks = tasks_in(out)
+    return {number: value for number in range(len(RATES)) for value in mean(out, method, number, tasks)}
 
 
-def mean(out: Path, method: str, number: int, tasks: list[str]) -> dict[int, float]:
-    """The rate's number and mean accuracy, where its jobs are all done."""
+def mean(out: Path, method: str, number: int, tasks: list[str]) -> list[float]:
+    """The mean accuracy at a rate, alone; nothing where not all jobs are done."""
     records = [read_record(file) for file in sorted((out / str(number)).glob(f"*/{method}/seed0.json"))]
     if not tasks or [r.task for r in records if r.failed is None] != tasks:
-        return {}
-    return {number: sum(record.accuracy for record in records) / len(records)}
+        return []
+    return [sum(record.accuracy for record in records) / len(records)]
 
 
 def following(found: dict[int, float]) -> int | None:

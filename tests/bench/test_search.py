@@ -72,6 +72,22 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_stopped(tmp_path, job, m
     assert Search(tmp_path, TRIALS, conditions(model)).next_trial(job) is None
 
 
+def test_a_search_stopped_between_any_two_lines_of_its_journal_ends_in_the_same_settings(tmp_path, job, model):
+    def settings_of(search):
+        return [(settings, dial) for _, settings, dial in finish(search, job)]
+
+    whole = settings_of(Search(tmp_path, TRIALS, conditions(model)))
+    best = Search(tmp_path, TRIALS, conditions(model)).settled(job)
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+    for number in range(len(lines)):
+        (tmp_path / JOURNAL).write_bytes(b"".join(lines[:number]))
+        search = Search(tmp_path, TRIALS, conditions(model))
+        left = search.left(job)
+        assert settings_of(search) == whole[TRIALS - left :], f"after {number} lines"
+        settled = search.settled(job)
+        assert (settled.settings, settled.dial) == (best.settings, best.dial)
+
+
 def test_a_journal_cut_off_anywhere_in_its_last_line_is_read(tmp_path, job, model):
     finish(Search(tmp_path, TRIALS, conditions(model)), job)
     content = (tmp_path / JOURNAL).read_bytes()

@@ -34,7 +34,7 @@ def test_drawing_counts_of_patterns_is_drawing_images() -> None:
     """Mean and deviation of the draws equal those of a loop that draws single images and seeds."""
     generator = np.random.default_rng(0)
     first, second = answers(generator, 3, 60), answers(generator, 3, 60, 0.6)
-    fast = difference_draws([(first, second)], np.random.default_rng(1), 6000)
+    fast = difference_draws(first, second, np.random.default_rng(1), 6000)
     difference = first.astype(float) - second
     slow, stretch = [], math.sqrt(3 / 2)
     for _ in range(6000):
@@ -52,52 +52,66 @@ def test_with_one_seed_the_interval_is_scipys_bootstrap_over_images() -> None:
     theirs = stats.bootstrap(
         (difference,), np.mean, n_resamples=4000, method="percentile", random_state=np.random.default_rng(3)
     ).confidence_interval
-    ours = interval(difference.mean(), difference_draws([(first, second)], np.random.default_rng(4)))
+    ours = interval(difference.mean(), difference_draws(first, second, np.random.default_rng(4)))
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
 def test_a_pair_that_differs_nowhere_has_an_interval_of_zero_width() -> None:
     """Pairing matters: unpaired, the same answers would leave an interval around zero."""
     same = answers(np.random.default_rng(5), 2, 100)
-    assert not difference_draws([(same, same.copy())], np.random.default_rng(0)).any()
-    assert difference_draws([(same, None)], np.random.default_rng(0)).std() > 0.01
+    assert not difference_draws(same, same.copy(), np.random.default_rng(0)).any()
+    assert difference_draws(same, None, np.random.default_rng(0)).std() > 0.01
 
 
-def test_seeds_that_were_scored_on_other_images_are_drawn_apart() -> None:
-    """Mean and deviation equal those of a loop that draws the images of each seed for itself."""
+def test_an_image_is_drawn_under_all_seeds_at_once_that_saw_it_and_no_other() -> None:
+    """Mean and deviation equal those of a loop that draws single images of each kind, by the seeds that saw them."""
     generator = np.random.default_rng(7)
-    shared, alone = answers(generator, 2, 60), answers(generator, 1, 40, 0.5)
-    fast = difference_draws([(shared, None), (alone, None)], np.random.default_rng(1), 6000)
-    means, slow = np.array([*shared.mean(1), *alone.mean(1)]), []
+    right, seen = answers(generator, 3, 100), np.zeros((3, 100), bool)
+    seen[0, :60], seen[1, :60], seen[1, 60:70], seen[2, 60:] = True, True, True, True
+    fast = difference_draws(right, None, np.random.default_rng(1), 6000, seen=seen)
+    means, slow = np.array([right[k, seen[k]].mean() for k in range(3)]), []
+    kinds = [np.flatnonzero((seen.T == kind).all(1)) for kind in np.unique(seen.T, axis=0)]
     for _ in range(6000):
-        drawn = [shared[:, generator.integers(0, 60, 60)].mean(), alone[:, generator.integers(0, 40, 40)].mean()]
+        drawn = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
+        by_seed = [right[k, drawn][seen[k, drawn]].mean() for k in range(3)]
         over_seeds = means[generator.integers(0, 3, 3)].mean() - means.mean()
-        slow.append((2 * drawn[0] + drawn[1]) / 3 + math.sqrt(3 / 2) * over_seeds)
+        slow.append(np.mean(by_seed) + math.sqrt(3 / 2) * over_seeds)
     assert fast.mean() == pytest.approx(np.mean(slow), abs=0.004)
     assert fast.std() == pytest.approx(np.std(slow), rel=0.04)
 
 
 @pytest.mark.parametrize(
-    ("images", "seeds", "luck", "noise"),
-    [(200, 1, 0.0, 0.5), (200, 3, 0.05, 0.2), (200, 3, 0.2, 0.2), (100, 3, 0.0, 1.0)],
+    ("images", "seeds", "luck", "noise", "folds"),
+    [
+        (200, 1, 0.0, 0.5, 5),
+        (200, 3, 0.05, 0.2, 5),
+        (200, 3, 0.2, 0.2, 5),
+        (100, 3, 0.0, 1.0, 5),
+        (200, 3, 0.0, 0.2, 1),
+        (200, 3, 0.0, 0.2, 3),
+    ],
     ids=str,
 )
-def test_intervals_over_four_tasks_cover_the_truth(images: int, seeds: int, luck: float, noise: float) -> None:
+def test_intervals_over_four_tasks_cover_the_truth(
+    images: int, seeds: int, luck: float, noise: float, folds: int
+) -> None:
     """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 200 simulated grids.
 
     Every image has a difficulty of its own, shared by the methods; a run is luckier or less than another, and an
     answer depends on chance by `noise`. Few seeds that differ much are the hardest case. The intervals are not
-    wasteful either: at most 1.45 times as wide as the means spread.
+    wasteful either: at most 1.45 times as wide as the means spread. Each seed sees so many of five folds.
     """
-    generator, held, widths, means, grids = np.random.default_rng(6), 0, [], [], 200
+    generator, held, widths, means, grids = np.random.default_rng(16), 0, [], [], 200
+    turns = (np.arange(images) % 5 - np.arange(seeds)[:, None]) % 5
+    seen = turns < folds
     for _ in range(grids):
         by_task, mean = {}, 0.0
         for task in "abcd":
             difficulty = generator.normal(0, 1, images)
             lucky = generator.normal(0, luck, (2, seeds, 1))
             first, second = difficulty + lucky + generator.normal(0, noise, (2, seeds, images)) > -0.5
-            by_task[task] = difference_draws([(first, second)], generator, 300)
-            mean += (first.mean() - second.mean()) / 4
+            by_task[task] = difference_draws(first, second, generator, 300, seen=seen)
+            mean += (first[seen].mean() - second[seen].mean()) / 4
         drawn = interval(mean, average_draws(by_task, dict.fromkeys("abcd", 0.25)))
         held += drawn.low <= 0 <= drawn.high
         widths.append(drawn.high - drawn.low)
@@ -112,7 +126,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     steady[:, :140] = True
     shaky = steady.copy()
     shaky[0, :60] = False
-    narrow, wide = (difference_draws([(a, None)], np.random.default_rng(0)).std() for a in (steady, shaky))
+    narrow, wide = (difference_draws(a, None, np.random.default_rng(0)).std() for a in (steady, shaky))
     assert wide > 2 * narrow
 
 
@@ -120,9 +134,10 @@ def test_answers_of_other_shapes_are_refused() -> None:
     generator = np.random.default_rng(0)
     for first, second in [((2, 5), (3, 5)), ((2, 5), (2, 4)), ((0, 5), None), ((2, 0), None)]:
         with pytest.raises(ValueError, match="seeds x images"):
-            difference_draws([(np.ones(first, bool), None if second is None else np.ones(second, bool))], generator)
-    with pytest.raises(ValueError, match="got none"):
-        difference_draws([], generator)
+            difference_draws(np.ones(first, bool), None if second is None else np.ones(second, bool), generator)
+    unseen = np.array([[True, True], [False, False]])
+    with pytest.raises(ValueError, match="seeds x images"):
+        difference_draws(np.ones((2, 2), bool), None, generator, seen=unseen)
 
 
 def test_the_task_interval_is_the_one_of_scipys_t_test() -> None:

@@ -109,7 +109,7 @@ def test_settings_chosen_beforehand_stand_in_the_records(bench, imagined, tmp_pa
     record = {name: json.loads((tmp_path / f"out/ants/{name}/seed0.json").read_text()) for name in ("norm", "ttc")}
     assert record["norm"]["settings"]["learning_rate"] == 0.003
     assert (record["norm"]["trials"], record["norm"]["chosen_by"]) == (4, "search on val")
-    assert record["ttc"]["settings"]["channels"] == 0.5 and record["ttc"]["chosen_by"] == "recipe"
+    assert record["ttc"]["settings"]["channels"] == 0.5 and record["ttc"]["chosen_by"] == "given"
     file.write_text("[norm]\nlearning_rate = 0.001\n")
     done = bench("--settings", file)
     assert done.code == 1 and "made with learning_rate = 0.003; expected 0.001" in done.err

@@ -16,7 +16,7 @@ def results(tmp_path):
 
 def test_a_page_and_its_markdown_replace_those_of_earlier(ttctune, results, tmp_path):
     page, markdown = tmp_path / "report.html", tmp_path / "report.md"
-    page.write_text("<!doctype html>old")
+    page.write_text("<!doctype html><h1>Benchmark report: old")
     markdown.write_text("# Benchmark report: old")
     outcome = ttctune("report", results, "-o", page)
     assert outcome.code == 0 and f"wrote {page} and {markdown}" in outcome.err and "--images" in outcome.err
@@ -32,11 +32,12 @@ def test_json_is_a_list_of_rows_and_writes_nothing(ttctune, results, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_markdown_of_something_else_is_not_replaced(ttctune, results, tmp_path):
-    (tmp_path / "README.md").write_text("# Mine")
+@pytest.mark.parametrize("name", ["README.md", "README.html"])
+def test_a_page_or_markdown_of_something_else_is_not_replaced(ttctune, results, tmp_path, name):
+    (tmp_path / name).write_text("# Mine")
     outcome = ttctune("report", results, "-o", tmp_path / "README.html")
-    assert outcome.code == 1 and "README.md is no report" in outcome.err
-    assert (tmp_path / "README.md").read_text() == "# Mine" and not (tmp_path / "README.html").exists()
+    assert outcome.code == 1 and f"{name} is no report" in outcome.err
+    assert (tmp_path / name).read_text() == "# Mine" and len([*tmp_path.glob("README.*")]) == 1
 
 
 def break_format(results):

@@ -66,5 +66,5 @@ def _of_jobs(path: Path, method: str, table: dict[str, Any]) -> dict[str, Any]:
         "settings": settings,
         "dial": value,
         "trials": trials,
-        "chosen_by": "search on val" if trials else "recipe",
+        "chosen_by": "search on val" if trials else "given" if settings or value is not None else "recipe",
     }

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ttctune.bench.methods import METHODS, VARIANT, Method, method_of, recipe_for
-from ttctune.bench.record import Record, SplitName, SuiteName, path_of, read_record
+from ttctune.bench.record import ChosenBy, Record, SplitName, SuiteName, path_of, read_record
 from ttctune.bench.suites import FOLDS, Task
 from ttctune.errors import RecipeError, RecordError
 from ttctune.recipe import SELECTION, Recipe
@@ -45,7 +45,7 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dial: float | None = None
     trials: int = 0
-    chosen_by: Literal["recipe", "search on val"] = "recipe"
+    chosen_by: ChosenBy = "recipe"
     trial: int | None = None
 
     @property

@@ -25,6 +25,8 @@ NAME = r"^[^/\x00.][^/\x00]*$"
 
 SuiteName = Literal["vtab", "folder"]
 SplitName = Literal["val", "test", "cv"]
+#: "recipe": as the method has them. "search on val": the best of `trials`. "given": by a file that says no more.
+ChosenBy = Literal["recipe", "search on val", "given"]
 
 
 class Normalisation(BaseModel):
@@ -49,7 +51,7 @@ class Protocol(BaseModel):
         model: Name of the backbone.
         backbone_digest: SHA-256 of its tensors.
         data_digest: Of the task's images and labels; a task's own, so it differs from task to task.
-        versions: Of ttctune, torch, timm, numpy and python.
+        versions: Of ttctune, python, and the libraries that a result may depend on.
         legacy: An old protocol that this one imitates, by its name; None for ours.
         shots: Images of each class that were trained on, drawn by the seed; None for all.
     """
@@ -85,7 +87,7 @@ class Record(BaseModel):
         epochs: In all.
         trials: Settings that were tried to choose these; 0 without a search.
         settings: The resolved recipe, and settings beyond it.
-        chosen_by: "recipe" or "search on val".
+        chosen_by: How the settings were.
         protocol: How it was done.
         classes: Their names, in label order.
         accuracy: Share of right answers, 0 to 1.
@@ -115,7 +117,7 @@ class Record(BaseModel):
     epochs: int = Field(ge=1)
     trials: int = Field(0, ge=0)
     settings: dict[str, Any] = {}
-    chosen_by: Literal["recipe", "search on val"] = "recipe"
+    chosen_by: ChosenBy = "recipe"
     protocol: Protocol | None = None
     classes: tuple[str, ...] = ()
     accuracy: float | None = Field(None, ge=0, le=1)

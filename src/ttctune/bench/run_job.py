@@ -3,9 +3,10 @@
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from ttctune.training.device import find_device
 from ttctune.training.precision import by_hand
 from ttctune.training.progress import Reporter
 from ttctune.version import __version__
+
+#: Libraries that a result may depend on, by the names of their distributions.
+LIBRARIES = ("torch", "torchvision", "timm", "peft", "accelerate", "numpy", "pillow")
 
 #: Called with the share of the training that lies behind, 0 to 1.
 Advance = Callable[[float], None]
@@ -178,16 +182,19 @@ def _protocol(run: Run, conditions: Conditions, data: TaskData) -> Protocol:
         model=backbone.name,
         backbone_digest=backbone.digest,
         data_digest=data.digest,
-        versions={
-            "ttctune": __version__,
-            "torch": torch.__version__,
-            "timm": version("timm"),
-            "numpy": version("numpy"),
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         legacy=conditions.legacy,
         shots=conditions.shots,
     )
+
+
+def versions() -> dict[str, str]:
+    """Of ttctune, Python, and the libraries that pictures and tensors go through; those that are not here left out."""
+    found = {"ttctune": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
 
 
 def _place_of(error: Exception) -> str:

@@ -61,17 +61,20 @@ class Search:
     def next_trial(self, job: Job) -> Job | None:
         """The next trial of a job's study, one at a time; None when all are done."""
         study, states = self._study(job), self._optuna.trial.TrialState
-        begun = [t for t in study.get_trials(deepcopy=False) if t.state != states.WAITING]
-        for trial in begun:
-            if trial.state == states.RUNNING and self._is_drawn(trial, job):
+        trials = study.get_trials(deepcopy=False)
+        drawn = [t for t in trials if t.state != states.WAITING and self._is_drawn(t, job)]
+        for trial in trials:
+            if trial.state == states.RUNNING and trial in drawn:
                 return self._trial_job(job, trial.number, trial.params)  # its runner was killed
             if trial.state == states.RUNNING:
                 study.tell(trial.number, state=states.FAIL)  # killed while it was being drawn: no trial
-        if sum(1 for trial in begun if self._is_drawn(trial, job)) >= self._trials:
+        if len(drawn) >= self._trials:
             return None
-        study.sampler = self._optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=SEED + len(begun))
-        drawn = study.ask(self._space(job))
-        return self._trial_job(job, drawn.number, drawn.params)
+        if not drawn and all(t.state != states.WAITING for t in trials):
+            study.enqueue_trial(self._own_settings(job))
+        study.sampler = self._optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=SEED + len(drawn))
+        trial = study.ask(self._space(job))
+        return self._trial_job(job, trial.number, trial.params)
 
     def tell(self, trial: Job, record: Record) -> None:
         """Enter what a trial has reached; one that failed counts as a trial without a value."""
@@ -99,8 +102,6 @@ class Search:
             study = self._optuna.create_study(
                 storage=self._storage, study_name=job.study, direction="maximize", load_if_exists=True
             )
-            if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(self._own_settings(job))
             self._studies[job.study] = study
         return self._studies[job.study]
 

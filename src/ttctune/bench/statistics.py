@@ -46,49 +46,49 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def difference_draws(
-    blocks: Sequence[tuple[BoolArray, BoolArray | None]], generator: np.random.Generator, draws: int = DRAWS
+    first: BoolArray,
+    second: BoolArray | None,
+    generator: np.random.Generator,
+    draws: int = DRAWS,
+    *,
+    seen: BoolArray | None = None,
 ) -> FloatArray:
     """Bootstrap draws of the accuracy of one method, minus that of another where there is one, on one task.
 
-    Images with the same answers under every seed are exchangeable, so only their counts are drawn: the same
-    distribution as drawing single images, at a cost that does not depend on their number.
+    Images that were scored under the same seeds are drawn among themselves. Those of them that add as much to the
+    mean are exchangeable, so only their counts are drawn: the same distribution as drawing single images, at a cost
+    that does not depend on their number.
 
     Args:
-        blocks: Seeds that were scored on the same images, apart by images: right answers of one method, seeds x
-            images, and those of another under the same seeds (paired), or None.
+        first: Right answers of one method, seeds x images.
+        second: Those of another under the same seeds (paired), or None.
         generator: What is drawn from.
         draws: How many.
+        seen: Under which seeds each image was scored, seeds x images; answers elsewhere do not count. None: all.
 
     Returns:
         `draws` values in [-1, 1], up to the stretch for few seeds.
 
     Raises:
-        ValueError: The shapes of a pair differ, or there are no seeds or no images.
+        ValueError: The shapes differ, or there are no seeds, or a seed has no images.
     """
-    answers = [_difference(first, second) for first, second in blocks]
-    if not answers:
-        raise ValueError("expected right answers of seeds x images; got none")
-    means = np.concatenate([block.mean(1) for block in answers])
-    over_images: FloatArray = np.sum(
-        [len(block) / len(means) * _over_images(block, draws, generator) for block in answers], axis=0
-    )
-    return over_images + _seed_deviations(means, draws, generator)
-
-
-def _difference(first: BoolArray, second: BoolArray | None) -> NDArray[np.int8]:
-    shapes = [first.shape, *([] if second is None else [second.shape])]
-    if first.ndim != 2 or not first.size or len(set(shapes)) != 1:
+    shapes = [first.shape, *(array.shape for array in (second, seen) if array is not None)]
+    if first.ndim != 2 or not first.size or len(set(shapes)) != 1 or (seen is not None and not seen.any(1).all()):
         raise ValueError(f"expected right answers of seeds x images, of one shape; got {shapes}")
-    return first.astype(np.int8) if second is None else first.astype(np.int8) - second.astype(np.int8)
+    answers = first.astype(np.float64) - (0.0 if second is None else second)
+    seen = np.ones(first.shape, np.bool_) if seen is None else seen
+    shares = np.where(seen, answers, 0.0) / seen.sum(1, keepdims=True)
+    return _over_images(shares.mean(0), seen, draws, generator) + _seed_deviations(shares.sum(1), draws, generator)
 
 
-def _over_images(answers: NDArray[np.int8], draws: int, generator: np.random.Generator) -> FloatArray:
-    """The mean over seeds and drawn images; `answers` is seeds x images."""
-    patterns, counts = np.unique(answers.T, axis=0, return_counts=True)
-    images = int(counts.sum())
-    drawn = generator.multinomial(images, counts / images, size=draws) / images
-    mean: FloatArray = drawn @ patterns.mean(1)
-    return mean
+def _over_images(parts: FloatArray, seen: BoolArray, draws: int, generator: np.random.Generator) -> FloatArray:
+    """The mean over drawn images, to which each adds its part; those seen under the same seeds are drawn together."""
+    total = np.zeros(draws)
+    _, kind = np.unique(seen.T, axis=0, return_inverse=True)
+    for alike in (parts[kind.ravel() == number] for number in range(kind.max() + 1)):
+        values, counts = np.unique(alike, return_counts=True)
+        total += generator.multinomial(len(alike), counts / len(alike), size=draws) @ values
+    return total
 
 
 def _seed_deviations(means: FloatArray, draws: int, generator: np.random.Generator) -> FloatArray:

@@ -1,14 +1,18 @@
 """What is said about a grid: marks only where intervals allow, means only where nothing lacks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.bench.results_tree import TASKS, failed, made, write_results
 
-from ttctune.bench.record import packed, packed_names, write_record
+from ttctune.bench.record import packed, packed_names, unpacked, write_record
 from ttctune.bench.report.grid import Grid
+from ttctune.bench.report.page import as_markdown
 from ttctune.bench.report.runs import read_results
+from ttctune.bench.report.tables import grid_of as grid_of_table
+from ttctune.bench.report.tables import tables_of
 
 ORDER = ("linear", "norm", "full", "ttc")
 
@@ -127,3 +131,50 @@ def test_a_method_alone_is_not_marked(tmp_path):
     found = grid_of(write_results(tmp_path, methods=("ttc",)))
     assert {cell.mark for cell in found.column("lungs").values()} == {""}
     assert found.versus("ttc") == []
+
+
+def test_a_higher_mean_over_more_seeds_is_not_the_best_where_the_common_seed_says_otherwise(tmp_path):
+    """The mean of three seeds may be the higher one only because the other method lacks two of them."""
+    write_results(tmp_path, methods=("norm", "ttc"))
+    for task in TASKS:
+        for seed in (1, 2):
+            (tmp_path / task / f"ttc/seed{seed}.json").unlink()
+        weak = made(task, "linear", 0)
+        answers = {name: getattr(weak, name) for name in ("labels", "predictions", "accuracy")}
+        write_record(tmp_path, made(task, "norm", 0).model_copy(update=answers))
+        for seed in (1, 2):
+            strong = packed(unpacked(made(task, "norm", seed).labels))
+            best = made(task, "norm", seed).model_copy(update={"predictions": strong, "accuracy": 1.0})
+            write_record(tmp_path, best)
+    found = grid_of(tmp_path)
+    for column in (found.column("lungs"), found.average_column("tasks")):
+        assert column["norm"].value > column["ttc"].value
+        assert {cell.mark for cell in column.values()} == {"close"}
+
+
+def test_seeds_that_failed_are_marked_and_their_method_is_never_the_best(tmp_path):
+    write_results(tmp_path)
+    write_record(tmp_path, failed("rooms", "ttc", 1, "the loss is not finite"))
+    found = read_results(tmp_path)
+    grid = grid_of_table(found.tables[0], found, ORDER)
+    for column in (grid.column("rooms"), grid.average_column("tasks")):
+        assert [name for name, cell in column.items() if cell.partial] == ["ttc"] and column["ttc"].mark == "close"
+    assert not grid.column("lungs")["ttc"].partial and grid.column("lungs")["ttc"].mark == "best"
+
+
+def test_a_task_that_every_method_failed_on_leaves_no_average(tmp_path):
+    write_results(tmp_path)
+    for method in ORDER:
+        for seed in range(3):
+            write_record(tmp_path, failed("rooms", method, seed, "memory ran out"))
+    found = read_results(tmp_path)
+    grid = grid_of_table(found.tables[0], found, ORDER)
+    assert grid.lacking == {"rooms"} and not grid.average_column("tasks")
+    assert "No mean: without any result is rooms." in as_markdown(found, tables_of(found, {}, None))
+
+
+def test_of_vtab_whatever_is_missing_of_the_19_leaves_no_average(tmp_path):
+    write_results(tmp_path)
+    found = read_results(tmp_path)
+    of_vtab = replace(found, header=found.header.model_copy(update={"suite": "vtab"}))
+    assert len(grid_of_table(found.tables[0], of_vtab, ORDER).lacking) == 19

@@ -64,6 +64,19 @@ def test_there_are_few_examples_and_none_without_names():
     assert examples_of([run([0, 1], [1, 0], files=None)], None) == []
 
 
+def test_seeds_that_saw_other_images_are_counted_together():
+    found = examples_of([TWO_SEEDS[0], run([0, 1], [1, 0], seed=1, files=["b.png", "x.png"])], None)
+    assert [(e.file, e.seeds) for e in found] == [("b.png", 2), ("d.png", 1), ("x.png", 1)]
+
+
+def test_a_picture_is_found_below_another_name_of_its_task(tmp_path):
+    (tmp_path / "caltech").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "caltech/b.png")
+    (of_vtab,) = run([0], [1], files=["b.png"]).records
+    (example,) = examples_of([Run((of_vtab.model_copy(update={"task": "caltech101"}),))], tmp_path)
+    assert example.picture is not None
+
+
 def test_a_picture_is_found_below_its_task_and_made_small(tmp_path):
     (tmp_path / "digits").mkdir()
     Image.new("RGB", (600, 300), "red").save(tmp_path / "digits/b.png")

@@ -95,6 +95,9 @@ def test_the_list_of_both_may_name_copies_in_another_order_but_not_other_labels(
     assert found(kitti.parent).state == "ok"
     (kitti / "train800val200.txt").write_text("\n".join(lines[:-1]))
     assert "train800val200.txt does not list the labels" in found(kitti.parent).problems[0]
+    (kitti / "train800val200.txt").unlink()
+    without = found(kitti.parent)
+    assert not without.problems and without.notes == ["train800val200.txt is missing, which other programs read"]
 
 
 def double(kitti: Path, encode: dict[str, object] | None = None) -> None:

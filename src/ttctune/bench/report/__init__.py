@@ -12,8 +12,8 @@ __all__ = ["Results", "read_results", "rows_of", "write_report"]
 ENDINGS = (".html", ".htm")
 #: What a page needs beyond a plain installation.
 EXTRA = ("jinja2", "scipy")
-#: How the Markdown of every report begins.
-TITLE = "# Benchmark report: "
+#: What every report has near its beginning, as a page and as Markdown.
+TITLES = {True: b"<h1>Benchmark report: ", False: b"# Benchmark report: "}
 
 
 def write_report(results: Results, out: Path, reference: str | None = None, images: Path | None = None) -> Path:
@@ -29,8 +29,8 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         The file of the Markdown.
 
     Raises:
-        FolderError: Another ending, `images` is no folder, or a file cannot be written, or the Markdown would replace
-            what is no report.
+        FolderError: Another ending, `images` is no folder, or a file cannot be written, or one of the two would
+            replace what is no report.
         RecipeError: No run is of the method `reference`, or the extra `bench` is not installed.
     """
     methods = sorted({run.method for run in results.runs})
@@ -45,10 +45,11 @@ def write_report(results: Results, out: Path, reference: str | None = None, imag
         if folder is not None and not folder.is_dir():
             raise FolderError(f"{folder} is no folder", what, f"change {flag}")
     markdown = out.with_suffix(".md")
-    if markdown.exists() and not markdown.read_bytes().startswith(TITLE.encode()):
-        raise FolderError(
-            f"{markdown} is no report", f"{out} and {markdown} absent, or of an earlier report", "change -o"
-        )
+    for file in (out, markdown):
+        if file.exists() and not (file.is_file() and TITLES[file == out] in file.read_bytes()):
+            raise FolderError(
+                f"{file} is no report", f"{out} and {markdown} absent, or of an earlier report", "change -o"
+            )
     try:
         from ttctune.bench.report.page import as_html, as_markdown
         from ttctune.bench.report.tables import tables_of

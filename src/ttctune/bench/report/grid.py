@@ -5,8 +5,7 @@ of every task of the table, or there is none.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -17,7 +16,6 @@ from ttctune.bench.published import published
 from ttctune.bench.report.runs import Run
 from ttctune.bench.statistics import (
     Average,
-    BoolArray,
     FloatArray,
     Interval,
     average_draws,
@@ -34,8 +32,6 @@ from ttctune.bench.statistics import (
 SIGNIFICANT = 0.05
 #: "best": better than every other in its column; "close": the best, or not told apart from it; "": neither.
 Mark = Literal["best", "close", ""]
-#: What tells the images of a run from those of another: names, and labels as bytes.
-Images = tuple[tuple[str, ...] | None, bytes]
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,14 @@ class Cell:
         deviation: Over seeds; NaN for one seed.
         bounds: The paired bootstrap's interval; None where the two were scored on different images with one seed.
         mark: How it stands in its column.
+        partial: Whether jobs of it failed or are not finished: the value is that of the other seeds.
     """
 
     value: float
     deviation: float
     bounds: Interval | None
     mark: Mark
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,16 @@ class Grid:
     Attributes:
         runs: Of one protocol.
         groups: Task -> group.
-        methods: Known methods in the order to show them in.
+        methods_order: Known methods in the order to show them in.
+        lacking: Further tasks of the grid, on which no method has a result; with any, there is no average.
+        partial: (method, task) of which jobs failed or are not finished.
     """
 
     runs: Sequence[Run]
     groups: Mapping[str, str]
     methods_order: Sequence[str] = ()
+    lacking: frozenset[str] = frozenset()
+    partial: frozenset[tuple[str, str]] = frozenset()
     _draws: dict[tuple[str, str | None, str], FloatArray | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -128,31 +130,21 @@ class Grid:
 
     def complete(self) -> list[str]:
         """Methods with a result on every task: only these have an average."""
+        if self.lacking:
+            return []
         return [method for method in self.methods if all((method, task) in self.cells for task in self.tasks)]
 
     def draws(self, first: str, second: str | None, task: str) -> FloatArray | None:
         """Bootstrap draws of a difference on one task, or of one method; None where nothing can be paired."""
         key = (first, second, task)
         if key not in self._draws:
+            one = self.cells[first, task]
+            other = one if second is None else self.cells[second, task]
+            pairs = [(run, other[seed]) for seed, run in one.items() if seed in other]
+            paired = pairs and all(run.images == its.images for run, its in pairs)
             generator = np.random.default_rng([2023, self.tasks.index(task)])
-            blocks = self._blocks(first, second, task)
-            self._draws[key] = difference_draws(blocks, generator) if blocks else None
+            self._draws[key] = _drawn(pairs, second is not None, generator) if paired else None
         return self._draws[key]
-
-    def _blocks(self, first: str, second: str | None, task: str) -> list[tuple[BoolArray, BoolArray | None]]:
-        """Right answers under the seeds that both have, apart by images; none where a pair's images differ."""
-        one = self.cells[first, task]
-        other = one if second is None else self.cells[second, task]
-        pairs = [(run, other[seed]) for seed, run in one.items() if seed in other]
-        if any(_images(run) != _images(its) for run, its in pairs):
-            return []
-        by_images: dict[Images, list[tuple[Run, Run]]] = defaultdict(list)
-        for pair in pairs:
-            by_images[_images(pair[0])].append(pair)
-        return [
-            (np.stack([a.right for a, _ in block]), None if second is None else np.stack([b.right for _, b in block]))
-            for block in by_images.values()
-        ]
 
     def difference(self, first: str, second: str, task: str) -> float | None:
         """Mean of the differences over the seeds that both have; None without one."""
@@ -180,26 +172,28 @@ class Grid:
         """The numbers of one task, by method."""
         present = [method for method in self.methods if (method, task) in self.cells]
         values = {method: self.mean(method, task) for method in present}
-        marks = _marks(values, lambda first, second: self.draws(first, second, task))
+        partial = {method for method in present if (method, task) in self.partial}
+        marks = _marks(values, partial, lambda first, second: self.draws(first, second, task))
         cells = {}
         for method in present:
             _, deviation = mean_and_deviation([run.accuracy for run in self.runs_of(method, task)])
             bounds = _bounds(values[method], self.draws(method, None, task))
-            cells[method] = Cell(values[method], deviation, bounds, marks[method])
+            cells[method] = Cell(values[method], deviation, bounds, marks[method], method in partial)
         return cells
 
     def average_column(self, average: Average) -> dict[str, Cell]:
         """One average, by method; methods without a result on every task are not there."""
         weights, complete = self._weights(average), self.complete()
         values = {method: self.average(method, average) for method in complete}
-        marks = _marks(values, lambda first, second: self._averaged(first, second, weights))
+        partial = {method for method, task in self.partial if task in self.tasks}
+        marks = _marks(values, partial, lambda first, second: self._averaged(first, second, weights))
         cells = {}
         for method in complete:
             seeds = set.intersection(*({*self.cells[method, task]} for task in self.tasks))
             by_seed = [sum(w * self.cells[method, t][seed].accuracy for t, w in weights.items()) for seed in seeds]
             deviation = mean_and_deviation(by_seed)[1] if by_seed else math.nan
             bounds = _bounds(values[method], self._averaged(method, None, weights))
-            cells[method] = Cell(values[method], deviation, bounds, marks[method])
+            cells[method] = Cell(values[method], deviation, bounds, marks[method], method in partial)
         return cells
 
     def versus(self, reference: str) -> list[Versus]:
@@ -233,25 +227,37 @@ class Grid:
         return _corrected(rows)
 
 
-def _images(run: Run) -> Images:
-    return run.files, run.labels.tobytes()
+def _drawn(pairs: Sequence[tuple[Run, Run]], minus: bool, generator: np.random.Generator) -> FloatArray:
+    """Draws of the first of each pair, minus the second where it counts; an image may be scored under several seeds."""
+    place = {image: k for k, image in enumerate(dict.fromkeys(image for run, _ in pairs for image in run.images))}
+    seen, first, second = np.zeros((3, len(pairs), len(place)), np.bool_)
+    for seed, (one, other) in enumerate(pairs):
+        own = [place[image] for image in one.images]
+        seen[seed, own], first[seed, own], second[seed, own] = True, one.right, other.right
+    return difference_draws(first, second if minus else None, generator, seen=seen)
 
 
 def _bounds(value: float, draws: FloatArray | None) -> Interval | None:
     return None if draws is None else interval(value, draws)
 
 
-def _marks(values: Mapping[str, float], draws: Callable[[str, str], FloatArray | None]) -> dict[str, Mark]:
-    """The best of a column is marked so only where its difference to each other one is, after Holm, no accident."""
+def _marks(
+    values: Mapping[str, float], partial: Collection[str], draws: Callable[[str, str], FloatArray | None]
+) -> dict[str, Mark]:
+    """The best of a column is marked so only where it is, after Holm, better than each other one by no accident.
+
+    Of two methods only the seeds that both have count here, so that the higher mean may be the worse one; and one whose
+    jobs failed is never the best, as those that diverge would gain by it.
+    """
     marks: dict[str, Mark] = dict.fromkeys(values, "")
     if len(values) < 2:
         return marks
     best = max(values, key=lambda method: values[method])
     others = [method for method in values if method != best]
     drawn = [draws(best, other) for other in others]
-    p_values = holm([1.0 if d is None else p_value(d) for d in drawn])
+    p_values = holm([1.0 if d is None or d.mean() <= 0 else p_value(d) for d in drawn])
     close = [other for other, p in zip(others, p_values, strict=True) if p >= SIGNIFICANT]
-    marks[best] = "close" if close else "best"
+    marks[best] = "close" if close or best in partial else "best"
     return marks | dict.fromkeys(close, "close")
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ttctune.bench.report.runs import Run
+from ttctune.bench.suites.vtab import VTAB
 
 #: Classes of a confusion matrix, examples of a task, and the side of their pictures in pixels.
 CLASSES, EXAMPLES, PIXELS = 20, 8, 128
@@ -80,30 +81,31 @@ def examples_of(runs: Sequence[Run], root: Path | None) -> list[Example]:
         runs: The seeds of one method on one task.
         root: Where images lie; None leaves pictures out.
     """
-    files, classes = runs[0].files, runs[0].records[0].classes
-    if files is None or any(run.files != files for run in runs):
-        return []
-    wrong = np.sum([~run.right for run in runs], axis=0)
-    order = [int(k) for k in np.argsort(-wrong, kind="stable") if wrong[k]]
+    classes = runs[0].records[0].classes
+    wrong: dict[str, list[int]] = defaultdict(list)
+    labels: dict[str, int] = {}
+    for run in runs:
+        for file, label, answer in zip(run.files or (), run.labels.tolist(), run.predictions.tolist(), strict=False):
+            labels[file] = label
+            wrong[file] += [answer] * (answer != label)
+    order = sorted((file for file in labels if wrong[file]), key=lambda file: (-len(wrong[file]), file))
     seen: Counter[int] = Counter()
     turns = {}
-    for place in order:
-        label = int(runs[0].labels[place])
-        turns[place] = seen[label]
-        seen[label] += 1
-    chosen = sorted(order, key=lambda place: (turns[place], -wrong[place]))[:EXAMPLES]
+    for file in order:
+        turns[file] = seen[labels[file]]
+        seen[labels[file]] += 1
     examples = []
-    for place in chosen:
-        answers = Counter(int(run.predictions[place]) for run in runs if not run.right[place])
-        truth, answer = classes[int(runs[0].labels[place])], classes[answers.most_common(1)[0][0]]
-        picture = None if root is None else _picture(root, runs[0].task, files[place])
-        examples.append(Example(files[place], truth, answer, int(wrong[place]), picture))
+    for file in sorted(order, key=lambda file: (turns[file], -len(wrong[file])))[:EXAMPLES]:
+        truth, answer = classes[labels[file]], classes[Counter(wrong[file]).most_common(1)[0][0]]
+        picture = None if root is None else _picture(root, runs[0].task, file)
+        examples.append(Example(file, truth, answer, len(wrong[file]), picture))
     return examples
 
 
 def _picture(root: Path, task: str, file: str) -> str | None:
-    """A small JPEG as a data URL, of a file below `root` or below the task's folder in it."""
-    for path in (root / task / file, root / file):
+    """A small JPEG as a data URL, of a file below the task's folder in `root`, or below `root`."""
+    names = (task, *(VTAB[task].aliases if task in VTAB else ()))
+    for path in (*(root / name / file for name in names), root / file):
         if path.resolve().is_relative_to(root.resolve()) and path.is_file():
             break
     else:

@@ -14,6 +14,8 @@ from ttctune.bench.record import Record, damaged, protocol_key, unpacked, unpack
 from ttctune.bench.results_folder import Header, read_header, read_records
 from ttctune.errors import RecordError
 
+#: Name and label of an image; without a name, its place among all labels.
+Image = tuple[str | tuple[int, bytes], int]
 #: What two runs of one table may differ in; all else is a difference of protocol.
 MAY_DIFFER = {"threads", "device", "versions", "data_digest"}
 
@@ -69,6 +71,12 @@ class Run:
         """Names of the scored images, sorted; None where they have none or share them."""
         names = [name for record in self.records if record.files for name in unpacked_names(record.files)]
         return tuple(sorted(names)) if len(set(names)) == len(names) == len(self._read("labels")) else None
+
+    @cached_property
+    def images(self) -> tuple[Image, ...]:
+        """What tells each scored image from every other one of the task: its name, else its place; and its label."""
+        names = self.files or [(k, self.labels.tobytes()) for k in range(len(self.labels))]
+        return tuple(zip(names, self.labels.tolist(), strict=True))
 
     @cached_property
     def labels(self) -> NDArray[np.int16]:

@@ -1,9 +1,10 @@
 """The tables of the page, as rows of numbers and short texts; what they look like is the templates' business."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ttctune.bench.published import published
 from ttctune.bench.report.grid import Cell, Grid, Versus
 from ttctune.bench.report.runs import Results, Run, differences, protocol_of, said
 
@@ -79,9 +80,21 @@ def tables_of(results: Results, titles: Mapping[str, str], reference: str | None
     return tuple(_table(runs, results, titles, reference) for runs in results.tables)
 
 
+def grid_of(runs: Sequence[Run], results: Results, titles: Iterable[str]) -> Grid:
+    """The grid of one table; it lacks tasks that no job has finished, and of VTAB whatever is not there of the 19."""
+    wanted = {*results.groups, *(published().tasks if results.header.suite == "vtab" else ())}
+    return Grid(
+        runs,
+        results.groups,
+        tuple(titles),
+        lacking=frozenset(wanted - {run.task for run in results.runs}),
+        partial=frozenset((job.method, job.task) for job in results.missing),
+    )
+
+
 def _table(runs: Sequence[Run], results: Results, titles: Mapping[str, str], reference: str | None) -> Table:
-    grid = Grid(runs, results.groups, tuple(titles))
-    names = {"tasks": f"mean of {len(grid.tasks)} tasks", "groups": "mean of groups"}
+    grid = grid_of(runs, results, titles)
+    names = {"tasks": f"mean of {len(grid.tasks) + len(grid.lacking)} tasks", "groups": "mean of groups"}
     averages = [Column(names[average], grid.average_column(average), True) for average in grid.averages]
     tasks = [Column(task, grid.column(task), False) for task in grid.tasks]
     chosen = next((name for name in (reference, OURS) if name in grid.methods), _best(grid))
@@ -92,7 +105,7 @@ def _table(runs: Sequence[Run], results: Results, titles: Mapping[str, str], ref
             name.replace("_", " "): said(value) for name, value in protocol_of(runs).items() if value is not None
         },
         also=_also(runs),
-        columns=(*averages, *tasks) if len(tasks) > 1 else tuple(tasks),
+        columns=(*averages, *tasks) if len(tasks) > 1 or grid.lacking else tuple(tasks),
         rows=tuple(_row(grid, method, titles) for method in grid.methods),
         reference=chosen,
         versus=tuple(grid.versus(chosen)),

@@ -134,16 +134,16 @@ def _check_lists(found: Finding, row: VtabTask, folder: Path) -> dict[str, PartS
     if parts.keys() == LISTS.keys():
         if len(labels) < row.classes:
             found.problems.append(f"{len(labels)} of {row.classes} classes occur")
-        found.problems += _check_both(folder, parts)
+        if (both := folder / f"{BOTH}.txt").is_file():
+            found.problems += _check_both(both, parts)
+        else:
+            found.notes.append(f"{both.name} is missing, which other programs read")
         found.digest = _digest_of_lists(folder, parts)
     return parts
 
 
-def _check_both(folder: Path, parts: dict[str, PartSource]) -> Iterator[str]:
+def _check_both(path: Path, parts: dict[str, PartSource]) -> Iterator[str]:
     """The list of train and val together is for other programs; it may be in another order, or name copies."""
-    path = folder / f"{BOTH}.txt"
-    if not path.is_file():
-        return
     try:
         listed = Counter(label for _, _, label in read_list(path))
     except DataError as error:
