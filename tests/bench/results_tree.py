@@ -22,16 +22,23 @@ SEEDS, IMAGES, CLASSES, EPOCHS = 3, 120, 5, 6
 WIDTH, BLOCKS, CHOSEN = 32, 3, 8
 
 
-def write_results(folder: Path, tasks: Mapping[str, str] = TASKS, methods: Any = METHODS, seeds: int = SEEDS) -> Path:
+def write_results(
+    folder: Path,
+    tasks: Mapping[str, str] = TASKS,
+    methods: Any = METHODS,
+    seeds: int = SEEDS,
+    split: Any = "val",
+    trials: int = 0,
+) -> Path:
     """Write a whole results folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SUITE).write_text(
-        Header(suite="folder", split="val", model="vit", backbone_digest="b1", epochs=EPOCHS).model_dump_json()
+        Header(suite="folder", split=split, model="vit", backbone_digest="b1", epochs=EPOCHS).model_dump_json()
     )
     for task, group in tasks.items():
         for method in methods:
             for seed in range(seeds):
-                write_record(folder, made(task, method, seed, group=group))
+                write_record(folder, made(task, method, seed, group=group, split=split, trials=trials))
     return folder
 
 

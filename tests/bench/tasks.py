@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench.records import record
+from tests.bench.records import protocol, record
 from tests.images.pictures import write_image_tree
 
 from ttctune.bench.engine import Advanced, Done, Engine, Event
@@ -84,4 +84,5 @@ def imagined(job: Job, conditions: Conditions) -> Record:
         chosen_by=job.chosen_by,
         settings=conditions.settings(job),
         accuracy=0.5 + job.seed / 100,
+        protocol=protocol(data_digest=conditions.data(job).digest),
     )

@@ -69,7 +69,7 @@ def test_an_error_that_nobody_foresaw_is_told_with_its_place(job, model, monkeyp
     def broken(*_, **__):
         raise ZeroDivisionError("of a library\nover two lines")
 
-    monkeypatch.setattr(run_job, "data_of", broken)
+    monkeypatch.setattr(run_job, "prepare", broken)
     record = record_of(job, conditions(model))
     assert record.failed.startswith("ZeroDivisionError: of a library over two lines (test_run_job.py, line ")
 

@@ -101,6 +101,23 @@ def test_failed_jobs_are_listed_and_the_exit_code_says_so(bench, imagined, tmp_p
     assert done.json == {"folder": str(tmp_path / "out"), "done": 4, "done_before": 4, "failed": []}
 
 
+def test_results_of_other_images_do_not_count_as_done(bench, imagined, tmp_path):
+    imagined.instead = lambda job: None
+    assert bench().code == 0
+    other = write_tasks(tmp_path / "other", ("bees", "ants"))
+    done = bench(root=other)
+    assert done.code == 1 and f"other images; expected those of {other / 'ants'}; give its --root" in done.err
+
+
+def test_files_that_stand_in_two_parts_are_named_before_the_jobs(bench, imagined, tmp_path):
+    imagined.instead = lambda job: None
+    root = write_tasks(tmp_path / "tasks")
+    val, train = (sorted((root / "ants" / part).rglob("*.png"))[0] for part in ("val", "train"))
+    val.write_bytes(train.read_bytes())
+    done = bench(root=root)
+    assert done.code == 0 and "ants: 1 image of val in train too (" in done.err
+
+
 def test_settings_chosen_beforehand_stand_in_the_records(bench, imagined, tmp_path):
     file = tmp_path / "chosen.toml"
     file.write_text("[norm]\nlearning_rate = 0.003\ntrials = 4\n[ttc]\nchannels = 0.5\n")

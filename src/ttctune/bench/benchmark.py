@@ -1,6 +1,7 @@
 """A benchmark, from its arguments to what became of every job."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,9 @@ from ttctune.bench.run_job import opened
 from ttctune.bench.runner import Outcome, run_grid
 from ttctune.bench.search import Search
 from ttctune.bench.suites import FOLDS, tasks_of
-from ttctune.errors import RecipeError
+from ttctune.bench.suites.doubles import doubled_files
+from ttctune.errors import DataError, RecipeError
+from ttctune.images import picture_name
 from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
 from ttctune.training.device import find_device
@@ -118,7 +121,19 @@ def benchmark(
         search = Search(folder, trials, conditions) if trials else None
         with _engine(local, conditions, jobs, address, gpus) as where:
             progress.say(f"{len(tasks)} tasks x {len(methods)} methods: {len(grid)} jobs; {where.title}")
+            for line in _doubled(grid, conditions):
+                progress.say(line)
             return run_grid(grid, conditions, folder, where, progress, search)
+
+
+def _doubled(grid: Iterable[Job], conditions: Conditions) -> Iterator[str]:
+    """A line for each two parts of a task with files of equal content; VTAB's has a check of its own."""
+    for job in {job.task: job for job in grid if conditions.suite == "folder"}.values():
+        with suppress(DataError, OSError):  # what cannot be read fails the jobs of its task, with that reason
+            parts = conditions.data(job).parts
+            files = {name: [picture_name(part.pictures, k) for k in range(len(part))] for name, part in parts.items()}
+            for line in doubled_files(files):
+                yield f"{job.task.name}: {line}"
 
 
 def _check_legacy(legacy: str | None, split: SplitName) -> None:

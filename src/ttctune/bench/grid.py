@@ -10,7 +10,7 @@ from typing import Any
 
 from ttctune.bench.methods import METHODS, VARIANT, Method, method_of, recipe_for
 from ttctune.bench.record import ChosenBy, Record, SplitName, SuiteName, path_of, read_record
-from ttctune.bench.suites import FOLDS, Task
+from ttctune.bench.suites import FOLDS, Task, TaskData, data_of
 from ttctune.errors import RecipeError, RecordError
 from ttctune.recipe import SELECTION, Recipe
 
@@ -111,6 +111,14 @@ class Conditions:
         shared = {"image_size": self.image_size, "precision": self.precision, "seed": job.seed, "val_fraction": 0.0}
         return recipe_for(self.method(job), self.epochs, **{**shared, **job.settings})
 
+    def data(self, job: Job) -> TaskData:
+        """The images of a job; none is read yet.
+
+        Raises:
+            DataError: Its task lacks what the split needs.
+        """
+        return data_of(job.task, job.split, job.fold, shots=self.shots, draw=job.seed)
+
     def settings(self, job: Job) -> dict[str, Any]:
         """Recipe and dial of a job, for its record; without the settings of a selection where its method has none.
 
@@ -181,6 +189,17 @@ def done_before(job: Job, folder: Path) -> Record | None:
         return None
     record = read_record(path)
     return record if record.failed is None else None
+
+
+def check_data(record: Record, digest: str, job: Job, path: Path) -> None:
+    """Refuse to count a record as done that was made with other images.
+
+    Raises:
+        RecordError: The digest of its task is not that of the images that are there now.
+    """
+    if record.protocol is not None and record.protocol.data_digest != digest:
+        given = f"{path} was made with other images"
+        raise RecordError(given, f"those of {job.task.path}", "give its --root, choose another -o, or remove the file")
 
 
 def check_settings(record: Record, now: Mapping[str, Any], path: Path) -> None:

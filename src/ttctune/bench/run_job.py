@@ -20,7 +20,7 @@ from ttctune.backbone.opening import open_backbone
 from ttctune.bench.grid import Conditions, Job
 from ttctune.bench.legacy import LEGACY, BestEpoch
 from ttctune.bench.record import Normalisation, Protocol, Record, packed, packed_names
-from ttctune.bench.suites import TaskData, data_of
+from ttctune.bench.suites import TaskData
 from ttctune.errors import TtcError
 from ttctune.evaluation import outputs_of
 from ttctune.images import ImageSet, open_images
@@ -90,7 +90,7 @@ def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
     torch.manual_seed(job.seed)
     method, recipe = conditions.method(job), conditions.recipe(job)
     listener = Listener(epochs=recipe.align_epochs + recipe.tune_epochs, advance=advance)
-    data = data_of(job.task, job.split, job.fold, shots=conditions.shots, draw=job.seed)
+    data = conditions.data(job)
     legacy = LEGACY[conditions.legacy] if conditions.legacy else None
     backbone = opened(conditions.model, conditions.weights)
     backbone = legacy.applied(backbone) if legacy else backbone

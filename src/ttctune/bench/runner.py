@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ttctune.bench.engine import Advanced, Done, Engine, Event, Lost
-from ttctune.bench.grid import Conditions, Job, check_settings, done_before
+from ttctune.bench.grid import Conditions, Job, check_data, check_settings, done_before
 from ttctune.bench.progress import Progress
 from ttctune.bench.record import Record, write_record
 from ttctune.bench.run_job import failed
@@ -54,17 +54,23 @@ def run_grid(
         search: Chooses the settings of the jobs; None leaves them as they are.
 
     Raises:
-        RecordError: A record in `folder` is damaged, or was made with other settings.
+        RecordError: A record in `folder` is damaged, or was made with other settings or images.
+        DataError: The images of a task that has records cannot be read.
         FolderError: The folder cannot be written.
     """
     outcome, todo = Outcome(), []
+    digests: dict[str, str] = {}
     for job in jobs:
         record = done_before(job, folder)
         if record is None:
             todo.append(job)
             continue
-        if search is None:
-            check_settings(record, conditions.settings(job), job.path(folder))
+        searched = search.searched(job) if search else ()
+        settings = {name: value for name, value in conditions.settings(job).items() if name not in searched}
+        check_settings(record, settings, job.path(folder))
+        if job.task.name not in digests:
+            digests[job.task.name] = conditions.data(job).digest
+        check_data(record, digests[job.task.name], job, job.path(folder))
         outcome.before.append(record)
     progress.begin(todo, outcome.before, engine.slots)
     try:

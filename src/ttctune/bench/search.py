@@ -53,6 +53,10 @@ class Search:
         self._trials, self._conditions = trials, conditions
         self._studies: dict[str, Study] = {}
 
+    def searched(self, job: Job) -> tuple[str, ...]:
+        """Names of the settings that a search chooses for a job."""
+        return tuple(self._space(job))
+
     def left(self, job: Job) -> int:
         """Trials of a job's study that are still to be done."""
         drawn = [t for t in self._study(job).get_trials(deepcopy=False) if self._is_drawn(t, job)]

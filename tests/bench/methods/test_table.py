@@ -139,7 +139,7 @@ def test_epochs_are_split_as_in_the_preset(method: str, epochs: int, split: tupl
     assert (recipe.align_epochs, recipe.tune_epochs) == split
 
 
-@pytest.mark.parametrize(("aligned", "tuned"), [(6, 14), (0, 19), (20, 0)])
+@pytest.mark.parametrize(("aligned", "tuned"), [(6, 14), (0, 19), (19, 1)])
 def test_an_alignment_of_another_length_leaves_the_epochs_in_all_as_they_are(aligned: int, tuned: int) -> None:
     recipe = recipe_for(METHODS["ttc"], 20, align_epochs=aligned)
     assert (recipe.align_epochs, recipe.tune_epochs) == (aligned, tuned)
@@ -152,8 +152,10 @@ def test_an_alignment_longer_than_all_epochs_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["ttc", "joint", "align+lora"])
 def test_one_epoch_is_too_few_for_two_stages(method: str) -> None:
-    with pytest.raises(RecipeError, match="1 epochs for two stages; expected at least 2"):
-        METHODS[method].train(prepared(METHODS[method], epochs=1))
+    with pytest.raises(RecipeError, match=r"1 epochs for the two stages of .*; expected at least 2"):
+        recipe_for(METHODS[method], 1)
+    with pytest.raises(RecipeError, match=r"20 epochs for the two stages of .*; expected at least 21"):
+        recipe_for(METHODS[method], 20, align_epochs=20)
 
 
 def test_a_setting_beyond_its_bounds_is_refused() -> None:

@@ -198,3 +198,12 @@ def test_tables_of_the_markdown_have_as_many_cells_as_heads(markdown):
     assert len(blocks) >= 5
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
+@pytest.mark.parametrize(("split", "trials", "said"), [("val", 4, True), ("test", 4, False), ("val", 0, False)])
+def test_settings_that_were_chosen_on_scored_images_are_told(tmp_path, split, trials, said):
+    write_results(tmp_path, methods=("norm", "ttc"), split=split, trials=trials)
+    found = read_results(tmp_path)
+    tables = tables_of(found, TITLES, None)
+    for text in (as_html(found, tables), as_markdown(found, tables)):
+        assert said == ("these numbers are too high" in text)

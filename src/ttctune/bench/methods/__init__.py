@@ -10,6 +10,7 @@ of runs in which nothing is searched; no search has chosen them.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ttctune.bench.methods.adaptformer import adaptformer
 from ttctune.bench.methods.linear import linear
@@ -38,6 +39,9 @@ SCT = {
 #: Between a method's name and that of a variant, which differs from it in settings that a file gives: "ttc@few".
 VARIANT = "@"
 
+#: Of every method that aligns, scores channels and tunes some.
+BOTH: Mapping[str, Any] = {"stages": 2, "selects": True}
+
 CHANNELS = Dial("channels", (0.0625, 0.125, 0.25), default=0.125)
 MORE_CHANNELS = Dial("channels", (0.125, 0.25, 0.5), default=0.25)
 RANK = Dial("rank", (4, 8, 16), default=8)
@@ -56,24 +60,22 @@ METHODS: Mapping[str, Method] = {
     ),
     "vpt": Method("VPT-Deep", partial(one_stage, vpt), dial=Dial("prompts", (5, 10, 50), default=10)),
     "sct": Method("SCT", partial(one_stage, sct), settings=SCT, dial=CHANNELS, selects=True),
-    "paper": Method("two-stage, `paper`", two_stages, preset="paper", dial=CHANNELS, selects=True),
-    "ttc": Method("two-stage", two_stages, dial=CHANNELS, selects=True),
+    "paper": Method("two-stage, `paper`", two_stages, preset="paper", dial=CHANNELS, **BOTH),
+    "ttc": Method("two-stage", two_stages, dial=CHANNELS, **BOTH),
     "ttc-maps": Method(
         "two-stage, maps alone",
         two_stages,
         settings={"gates": (), "channels": 0.25},
         dial=MORE_CHANNELS,
-        selects=True,
+        **BOTH,
     ),
     "ttc-random": Method(
-        "two-stage, random channels", two_stages, settings={"importance": "random"}, dial=CHANNELS, selects=True
+        "two-stage, random channels", two_stages, settings={"importance": "random"}, dial=CHANNELS, **BOTH
     ),
     "ttc-bottom": Method(
-        "two-stage, least channels", two_stages, settings={"importance": "lowest"}, dial=CHANNELS, selects=True
+        "two-stage, least channels", two_stages, settings={"importance": "lowest"}, dial=CHANNELS, **BOTH
     ),
-    "joint": Method(
-        "norms and channels in one stage", two_stages, settings={"align_epochs": 0}, dial=CHANNELS, selects=True
-    ),
+    "joint": Method("norms and channels in one stage", two_stages, settings={"align_epochs": 0}, dial=CHANNELS, **BOTH),
     "norm-long": Method("LayerNorm only, twice as long", partial(one_stage, norm), longer=2),
     "lora+norm": Method(
         "LoRA and LayerNorm", partial(one_stage, lora_and_norms), learning_rate=3e-3, settings=LORA, dial=RANK
@@ -84,6 +86,7 @@ METHODS: Mapping[str, Method] = {
         learning_rate=3e-3,
         settings=LORA,
         dial=RANK,
+        stages=2,
     ),
 }
 

@@ -38,6 +38,7 @@ class Method:
         settings: What it sets apart from that preset, beside the learning rate.
         dial: What is searched of its own; None where it has nothing of the kind.
         longer: Epochs for each that the others get; 1 for all but a control that is labelled so.
+        stages: 1, or 2 where an alignment comes first; each takes an epoch at least.
         selects: Whether it scores and selects channels; the settings of that are no settings of the others.
         keeps_features: Whether its backbone stays as it is, so that features can be kept from run to run.
     """
@@ -49,6 +50,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dial: Dial | None = None
     longer: int = 1
+    stages: int = 1
     selects: bool = False
     keeps_features: bool = False
 
@@ -79,7 +81,7 @@ def recipe_for(method: Method, epochs: int, **settings: object) -> Recipe:
     scores counts as one of them. With `align_epochs` among the settings, the others are those of tuning.
 
     Raises:
-        RecipeError: A setting is out of bounds or unknown, or the alignment takes more than all epochs.
+        RecipeError: A setting is out of bounds or unknown, or the epochs do not suffice for both stages.
     """
     usual = Recipe.preset(method.preset, **method.settings)
     epochs *= method.longer
@@ -87,6 +89,9 @@ def recipe_for(method: Method, epochs: int, **settings: object) -> Recipe:
     aligned = settings.get("align_epochs", round(share * epochs) or int(share > 0))
     if not isinstance(aligned, int) or not 0 <= aligned <= epochs:
         raise RecipeError(f"align_epochs = {aligned}", f"0 to {epochs}, the epochs in all", "choose fewer")
+    if method.stages > 1 and epochs <= max(1, aligned):
+        what = f"{epochs} epochs for the two stages of {method.title}"
+        raise RecipeError(what, f"at least {max(1, aligned) + 1}", "give more --epochs")
     given = {
         "learning_rate": method.learning_rate,
         **method.settings,

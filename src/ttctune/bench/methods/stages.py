@@ -8,8 +8,7 @@ from torch import nn
 
 from ttctune.backbone.model import Site
 from ttctune.backbone.verification import verify_sites
-from ttctune.errors import BackboneError, RecipeError, SiteError
-from ttctune.recipe import Recipe
+from ttctune.errors import BackboneError, SiteError
 from ttctune.run import Run
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.stage import TUNE, Group, stages_of
@@ -30,7 +29,6 @@ def one_stage(put: Put, run: Run, **dial: int) -> int:
 def align_first(put: Put, run: Run, **dial: int) -> int:
     """Stage 1 as the product has it, then what `put` puts in place; returns the parameters, head left out."""
     recipe = run.recipe
-    _check_lengths(recipe)
     stage = stages_of(recipe)[0]
     groups = stage.groups(run.attachment, recipe.weight_decay)
     fit(run, stage.name, groups, stage.epochs, salt=SALTS[stage.name])
@@ -45,16 +43,9 @@ def two_stages(run: Run) -> int:
     def keep(state: Checkpoint) -> None:
         run.state = state
 
-    _check_lengths(run.recipe)
     two_stage(run.attachment, run.sites, run.trainer, run.recipe, run.state, keep)
     counts = run.attachment.parameter_counts()
     return counts["channels"] + counts["norms"]
-
-
-def _check_lengths(recipe: Recipe) -> None:
-    if not recipe.tune_epochs:
-        epochs = recipe.align_epochs or 1
-        raise RecipeError(f"{epochs} epochs for two stages", f"at least {epochs + 1}", "give more --epochs")
 
 
 def fit(

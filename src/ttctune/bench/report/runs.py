@@ -131,6 +131,12 @@ class Results:
     groups: dict[str, str]
 
     @property
+    def chosen_on_scored(self) -> bool:
+        """Whether settings were chosen on images that are scored here: those of val."""
+        searched = any(record.trials for run in self.runs for record in run.records)
+        return searched and self.header.split in ("val", "cv")
+
+    @property
     def runs(self) -> tuple[Run, ...]:
         """The runs of all tables."""
         return tuple(run for table in self.tables for run in table)
