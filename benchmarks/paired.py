@@ -46,6 +46,11 @@ def difference(first: dict[str, NDArray[np.float64]], second: dict[str, NDArray[
     return interval(float(np.mean([gain.mean() for gain in gains])), np.mean(drawn, axis=0))
 
 
+def in_points(gain: Interval) -> Interval:
+    """A difference of shares in points."""
+    return Interval(100 * gain.value, 100 * gain.low, 100 * gain.high)
+
+
 def said(gain: Interval) -> str:
     """As it stands in tables."""
     return f"{gain.value:+.1f} [{gain.low:.1f}, {gain.high:.1f}]"

@@ -17,12 +17,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from paired import said
+from paired import in_points, said
 
 from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import read_results
 from ttctune.bench.report.tables import tables_of
-from ttctune.bench.statistics import Interval
 
 TABLE = re.compile(r"(<!-- table of (\S+) against (\S+): ([^>]*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -53,7 +52,7 @@ def table(folder: Path, reference: str, others: list[str]) -> str:
         deviation = "" if math.isnan(cell.deviation) else f" ± {100 * cell.deviation:.1f}"
         bounds = "" if cell.bounds is None else f" [{100 * cell.bounds.low:.1f}, {100 * cell.bounds.high:.1f}]"
         accuracy = f"{100 * cell.value:.1f}{deviation}{bounds}"
-        points = "" if gain is None else said(Interval(100 * gain.value, 100 * gain.low, 100 * gain.high))
+        points = "" if gain is None else said(in_points(gain))
         lines.append(f"| {row.title} | {row.parameters} | {row.seeds} | {accuracy} | {points} |")
     return "\n".join(lines) + "\n"
 
