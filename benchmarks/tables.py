@@ -8,7 +8,8 @@ A table stands between two lines,
     <!-- end of table -->
 
 the first of which says which results it shows: the folder that `ttctune bench` wrote, seen from where this is called,
-the method that others are compared with, and the others. Rows are in the order of their means.
+the method that others are compared with, and the others. Rows are in the order of their means; p is after Holm's
+correction for their number.
 """
 
 import argparse
@@ -41,19 +42,19 @@ def table(folder: Path, reference: str, others: list[str]) -> str:
     titles = titles_of([reference, *others])
     (shown,) = tables_of(replace(results, tables=(runs,)), titles, reference)
     mean = shown.columns[0]
-    gains = {row.method: row.difference for row in shown.versus}
+    against = {row.method: row for row in shown.versus}
     lines = [
-        f"| method | parameters | seeds | {mean.name}, % | {reference} minus it, points |",
-        "|---|---:|---:|---:|---:|",
+        f"| method | parameters | seeds | {mean.name}, % | {reference} minus it, points | p |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     rows = [row for row in shown.rows if row.method in mean.cells]
     for row in sorted(rows, key=lambda row: mean.cells[row.method].value):
-        cell, gain = mean.cells[row.method], gains.get(row.method)
+        cell, other = mean.cells[row.method], against.get(row.method)
         deviation = "" if math.isnan(cell.deviation) else f" ± {100 * cell.deviation:.1f}"
         bounds = "" if cell.bounds is None else f" [{100 * cell.bounds.low:.1f}, {100 * cell.bounds.high:.1f}]"
         accuracy = f"{100 * cell.value:.1f}{deviation}{bounds}"
-        points = "" if gain is None else said(in_points(gain))
-        lines.append(f"| {row.title} | {row.parameters} | {row.seeds} | {accuracy} | {points} |")
+        gain, p = ("", "") if other is None else (said(in_points(other.difference)), f"{other.p:.2g}")
+        lines.append(f"| {row.title} | {row.parameters} | {row.seeds} | {accuracy} | {gain} | {p} |")
     return "\n".join(lines) + "\n"
 
 
