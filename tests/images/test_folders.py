@@ -244,11 +244,11 @@ class TestVtab:
 
     @staticmethod
     def _write(folder: Path, **lists: str) -> Path:
-        (folder / "images" / "train800").mkdir(parents=True, exist_ok=True)
-        for i in range(6):
-            draw(i).save(folder / "images" / "train800" / f"{i:06d}.jpg")
         for name, labels in lists.items():
-            lines = [f"images/train800/{i:06d}.jpg {label}" for i, label in enumerate(labels.split(","))]
+            (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+            lines = [f"images/{name}/{i:06d}.jpg {label}" for i, label in enumerate(labels.split(","))]
+            for i in range(len(lines)):
+                draw(i).save(folder / "images" / name / f"{i:06d}.jpg")
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
         return folder
 
@@ -306,12 +306,49 @@ class TestVtab:
         (tmp_path / "train800.txt").write_text("\n")
         check_refused(tmp_path, "lists no images")
 
+    @pytest.mark.parametrize(
+        ("name", "line", "match"),
+        [
+            ("val200", "images/train800/000000.jpg 0", "val200.txt line 2 lists .* again, after train800.txt line 1"),
+            ("test", "./images//val200/000000.jpg 0", "test.txt line 2 lists .* again, after val200.txt line 1"),
+            ("test", "images/train800/000001.jpg 0", "multi-label"),
+            ("train800", "images/train800/./000001.jpg 1", "train800.txt line 3 lists .* again, after line 2"),
+        ],
+    )
+    def test_an_image_in_two_lists_is_refused_however_it_is_spelled(self, tmp_path, name, line, match):
+        """What is trained on would be scored."""
+        self._write(tmp_path, train800="0,1", val200="0", test="1")
+        with (tmp_path / f"{name}.txt").open("a") as file:
+            file.write(line + "\n")
+        check_refused(tmp_path, match)
+
+    def test_the_joint_list_may_repeat_the_two_that_it_joins(self, tmp_path):
+        """train800val200 is not read where train800 is there."""
+        self._write(tmp_path, train800="0,1", val200="0", test="1")
+        both = "".join((tmp_path / f"{name}.txt").read_text() for name in ("train800", "val200"))
+        (tmp_path / "train800val200.txt").write_text(both)
+        assert (2, 1, 1) == tuple(len(part) for part in open_source(tmp_path).parts.values())
+
+    def test_a_label_far_beyond_the_others_is_a_mistake_and_no_class(self, tmp_path):
+        """A stray 99999 would give a head of 100,000 rows; a few gaps are in the nature of 1,000 images."""
+        self._write(tmp_path, train800="0,1,2", val200="1", test="99999")
+        check_refused(tmp_path, "test.txt line 1 has the label 99999, and only 4 of the labels 0 to 99999 occur")
+        self._write(tmp_path, test="7")
+        assert 8 == len(open_source(tmp_path).classes)
+        self._write(tmp_path, test="8")
+        check_refused(tmp_path, "only 4 of the labels 0 to 8 occur")
+
 
 def test_a_file_listed_twice_is_refused(tmp_path):
     """In two parts it would leak from train into test; with two labels it would be multi-label data."""
     write_image_tree(tmp_path, classes=2, per_class=2, parts={"train": 2})
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
     rows = [f"{file},train,{n // 2},c{n // 2}" for n, file in enumerate(files)]
-    for extra, match in ((f"{files[0]},test,0,c0", "again, after line 2"), (f"{files[0]},train,1,c1", "multi-label")):
+    for extra, match in (
+        (f"{files[0]},test,0,c0", "again, after line 2"),
+        (f"./{files[0]},test,0,c0", "again, after line 2"),
+        (f"{files[0]},train,1,c1", "multi-label"),
+        (f"./{files[0]},train,1,c1", "multi-label"),
+    ):
         (tmp_path / "index.csv").write_text("\n".join(["file,split,label,class", *rows, extra]) + "\n")
         check_refused(tmp_path, match)

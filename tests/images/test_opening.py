@@ -68,6 +68,17 @@ def test_bad_images_stop_or_are_skipped_with_their_labels(tmp_path):
     assert 2 == data.skipped and [str(path) for path in bad] == [name for name, _ in data.skipped_images]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("bad", [("class1",), ("class0", "class1")])
+def test_a_class_of_which_no_train_image_is_left_is_named(tmp_path, bad, streaming):
+    """Else the head has a row that nothing trains, or a single class is left, which is always right."""
+    write_image_tree(tmp_path, 3, parts={"train": 3, "val": 2})
+    for path in (path for name in bad for path in (tmp_path / "train" / name).iterdir()):
+        path.write_bytes(b"rubbish")
+    with pytest.raises(DataError, match=f"no train image of class '{bad[0]}' can be read"):
+        open_images(tmp_path, DESCRIPTION, skip_bad=True, streaming=streaming)
+
+
 def test_images_beyond_the_budget_go_to_files(tmp_path):
     """All parts share one budget: train fits, val no longer does."""
     write_image_tree(tmp_path / "data", 3, parts={"train": 3, "val": 2})

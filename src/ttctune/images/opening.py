@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from ttctune.backbone.description import InputDescription
+from ttctune.errors import DataError
 from ttctune.images.batches import ImageSet, LabelledImages
 from ttctune.images.cache import decode_all, decoded_bytes
 from ttctune.images.decoding_ahead import Progress, Skipped
 from ttctune.images.pictures import picture_name
-from ttctune.images.sources import PARTS, PartSource, open_source, present_parts
+from ttctune.images.sources import PARTS, PartSource, Source, open_source, present_parts
 from ttctune.images.sources.hold_out import hold_out
 from ttctune.images.streaming import stream
 
@@ -97,7 +98,7 @@ def open_images(
         The parts.
 
     Raises:
-        DataError: The data, or an image without `skip_bad`, is not as expected.
+        DataError: The data, or an image without `skip_bad`, is not as expected; or no train image of a class is left.
         FolderError: The cache cannot be written.
     """
     source = open_source(data, val_fraction=val_fraction, seed=seed, parts=parts, classes=classes)
@@ -105,6 +106,8 @@ def open_images(
     decoder = _Decoder(description, skip_bad, cache_bytes, threads, progress, streaming, folder)
     decoder.total = sum(len(part) for part in source.parts.values())
     decoded = {name: decoder.decode(part, name) for name, part in source.parts.items()}
+    if decoder.skipped and "train" in decoded:
+        _check_every_class_left(source, decoded["train"])
     return ImageData(decoded, source.classes, source.val_note, source.held_out, tuple(decoder.skipped))
 
 
@@ -161,6 +164,16 @@ def open_evaluation_images(
     images, skipped = opened(part, progress)
     title = "all images" + ", maybe with training images among them" * bool(held_out) if name == "train" else name
     return images, title, skipped
+
+
+def _check_every_class_left(source: Source, train: ImageSet) -> None:
+    gone = sorted(set(source.parts["train"].labels) - set(train.labels.tolist()))
+    if gone:
+        raise DataError(
+            f"no train image of class {source.classes[gone[0]]!r} can be read",
+            "at least one good image per class",
+            "repair its images, or take the class out",
+        )
 
 
 class _Decoder:

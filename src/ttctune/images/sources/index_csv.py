@@ -59,7 +59,7 @@ def read_index_csv(folder: Path, classes: tuple[str, ...] | None, wanted: frozen
         check_complete(names, str(path))
         classes = tuple(names[label] for label in range(len(names)))
     position = {name: i for i, name in enumerate(classes)}
-    check_listed_once(((row.line, row.file, row.label) for row in rows), path)
+    check_listed_once([(path, ((row.line, row.file, row.label) for row in rows))])
     files = ListedFiles(folder, INDEX)
     pictures: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}

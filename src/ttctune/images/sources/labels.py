@@ -1,5 +1,6 @@
 """Labels of any accepted form to numbers in class order."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,21 +119,24 @@ def unknown_class_error(class_name: str, classes: tuple[str, ...], name: str) ->
     return DataError(given, f"one of the {len(classes)} known classes ({some})", "rename it or take it out")
 
 
-def check_listed_once(rows: Iterable[tuple[int, str, int]], path: Path) -> None:
-    """A list names each file once, so that no image has two labels or stands in two parts.
+def check_listed_once(lists: Iterable[tuple[Path, Iterable[tuple[int, str, int]]]]) -> None:
+    """Lists of parts name each file once, however they spell it: no image has two labels or stands in two parts.
 
     Args:
-        rows: Line number, file and label.
-        path: The list, for messages.
+        lists: Each list's path, for messages, and its rows: line number, file and label.
 
     Raises:
         DataError: A file stands in two lines.
     """
-    first: dict[str, tuple[int, int]] = {}
-    for line, file, label in rows:
-        line_before, label_before = first.setdefault(file, (line, label))
-        if label != label_before:
-            raise multi_label_error(f"{path} line {line} gives {file} a second label")
-        if line != line_before:
-            given = f"{path} line {line} lists {file} again, after line {line_before}"
-            raise DataError(given, "each file once, in one part", "remove a line")
+    first: dict[str, tuple[Path, int, int]] = {}
+    for path, rows in lists:
+        for line, file, label in rows:
+            path_before, line_before, label_before = first.setdefault(os.path.normpath(file), (path, line, label))
+            before = "" if path_before == path else f"{path_before.name} "
+            if label != label_before:
+                raise multi_label_error(
+                    f"{path} line {line} gives {file} a second label, after {before}line {line_before}"
+                )
+            if (path, line) != (path_before, line_before):
+                given = f"{path} line {line} lists {file} again, after {before}line {line_before}"
+                raise DataError(given, "each file once, in one part", "remove a line")

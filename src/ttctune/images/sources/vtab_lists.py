@@ -1,13 +1,18 @@
 """A folder with the lists of VTAB-1k: train800.txt, val200.txt, train800val200.txt, test.txt."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from ttctune.errors import DataError
 from ttctune.images.pictures import FilePictures
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, ListedFiles, read_lines
 from ttctune.images.sources.labels import check_listed_once, multi_label_error, numbered
 from ttctune.images.sources.source import Parts, PartSource
+
+#: Number of the line, file and label.
+Lines: TypeAlias = list[tuple[int, str, int]]
 
 _ENDINGS = "|".join(re.escape(ending) for ending in IMAGE_ENDINGS)
 _LINE = re.compile(rf"(?P<file>.+(?:{_ENDINGS}))\s+(?P<label>\S.*)", re.IGNORECASE)
@@ -38,15 +43,16 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
         The parts and the class names.
 
     Raises:
-        DataError: A line that is wrong, a file that is missing, outside or listed twice, a label outside the classes.
+        DataError: A line that is wrong; a file that is missing, outside, or listed twice in the lists that are read; a
+            label outside the classes, or so large that most of those below it do not occur.
     """
     lists = list_files(folder)
     if "train" not in lists and classes is None:
         raise DataError(f"{folder} has test.txt but no train list", "train800.txt", "add it")
     lines = {part: read_list(path) for part, path in lists.items() if part in wanted or classes is None}
+    check_listed_once((lists[part], rows) for part, rows in lines.items())
     if classes is None:
-        largest = max(label for rows in lines.values() for _, _, label in rows)  # train alone may lack a class
-        classes = tuple(str(i) for i in range(largest + 1))
+        classes = _classes({lists[part]: rows for part, rows in lines.items()})
     parts = {}
     for part in lists:
         if part in wanted:
@@ -57,7 +63,21 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
     return parts, classes
 
 
-def read_list(path: Path) -> list[tuple[int, str, int]]:
+def _classes(lists: Mapping[Path, Lines]) -> tuple[str, ...]:
+    """The numbers up to the largest label: 1,000 images may lack a class, but hardly every second one."""
+    present = {label for rows in lists.values() for _, _, label in rows}
+    largest = max(present)
+    if 2 * len(present) <= largest:
+        path, line = next((path, line) for path, rows in lists.items() for line, _, label in rows if label == largest)
+        raise DataError(
+            f"{path} line {line} has the label {largest}, and only {len(present)} of the labels 0 to {largest} occur",
+            "half of them or more",
+            "correct the label, or number the classes from 0 without gaps",
+        )
+    return tuple(str(i) for i in range(largest + 1))
+
+
+def read_list(path: Path) -> Lines:
     """The lines of one list: number of the line, file as the list names it, label; no file is looked for.
 
     Raises:
@@ -76,7 +96,7 @@ def read_list(path: Path) -> list[tuple[int, str, int]]:
         if not file.strip() or not re.fullmatch(r"[0-9]{1,5}", label):
             raise DataError(f"{where} reads {text[:80]!r}", "a path and a label, 0 to 99999", "correct the line")
         rows.append((number, file.strip(), int(label)))
-    check_listed_once(rows, path)
+    check_listed_once([(path, rows)])
     if not rows:
         raise DataError(f"{path} lists no images", "lines like 'images/train800/000000.jpg 3'", "add a line per image")
     return rows
