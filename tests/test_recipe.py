@@ -44,6 +44,8 @@ BAD = [
     ("gradient_clip", -1),
     ("image_size", 0),
     ("image_size", (0, 32)),
+    ("image_size", 4097),
+    ("image_size", (8, 4104)),
     ("image_size", "32x"),
     ("image_size", "32x32x32"),
     ("resize", "stretch"),

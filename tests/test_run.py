@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.run_helpers import arrays, save_model, sha, short, snapshot, tensors_
 import ttctune
 from ttctune import run as run_module
 from ttctune import two_stage as two_stage_module
-from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, ScoreError, TrainingError
+from ttctune.errors import BackboneError, DataError, FolderError, RecipeError, ScoreError, TrainingError, TtcError
 from ttctune.output_folder import CHECKPOINT, state_of
 from ttctune.plan import plan
 from ttctune.recipe import IMPORTANCES
@@ -119,6 +120,44 @@ def test_predictions_do_not_depend_on_the_batch(name):
     together = adapted.predict(pictures)
     assert together.shape == (90, 3)
     assert np.allclose(together[70], adapted.predict(pictures[70])[0], atol=1e-6)
+
+
+def test_arrays_are_read_as_in_training(name):
+    """A stack of grey pictures has a row for each of them, whether it is predicted or trained on."""
+    grey = arrays(12)[0][..., 0]
+    adapted = adapt(name, (grey, arrays(12)[1]), short())
+    together = adapted.predict(grey)
+    assert np.array_equal(together, adapted.predict(list(grey))) and len(together) == 36
+    assert np.allclose(adapted.predict(torch.from_numpy(grey[:1])), together[:1], atol=1e-6)
+    for one in (grey[0], np.repeat(grey[0][..., None], 3, -1)):
+        assert np.allclose(adapted.predict(one), together[:1], atol=1e-6)
+    with pytest.raises(DataError, match=r"one picture C x H x W or 3 grey ones; expected N x C x H x W"):
+        adapted.predict(grey[:3])
+    assert adapted.predict(grey[:3][..., None]).shape == (3, 3) and adapted.predict(grey[:3][None]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("precision", ["bogus", "auto", None])
+def test_a_precision_that_is_none_is_refused_in_python_too(name, precision):
+    with pytest.raises(RecipeError, match=r"precision = .*; expected fp32, bf16, fp16"):
+        adapt(name, arrays(), short(tune_epochs=0)).predict(arrays(1)[0], precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"recipe": {"seed": 1}}, "a recipe of type dict; expected a ttctune.Recipe"),
+        ({"recipe": {}}, "a recipe of type dict"),
+        ({"threads": "2"}, "threads = '2'"),
+        ({"threads": 10**12}, "threads = 1000000000000"),
+        ({"workers": "2"}, "threads '2'"),
+        ({"device": None}, "device None"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(name, tree, tmp_path, arguments, said):
+    for call in (partial(ttctune.adapt, out=tmp_path / "x"), plan):
+        with pytest.raises(TtcError, match=said):
+            call(name, tree, **{"quiet": True} | arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_backbone_handed_over_is_unchanged(tmp_path):

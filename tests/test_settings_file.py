@@ -189,7 +189,7 @@ VALUES = {
     "class_weights": st.booleans(),
     "drop_path": number(0, 1, exclude_max=True),
     "gradient_clip": number(0, 1e300),
-    "image_size": st.none() | st.integers(1, 2**62) | st.tuples(st.integers(1, 999), st.integers(1, 999)),
+    "image_size": st.none() | st.integers(1, 4096) | st.tuples(st.integers(1, 999), st.integers(1, 999)),
     "resize": st.sampled_from(words_of("resize")),
     "flip": st.booleans(),
     "crop": st.booleans(),

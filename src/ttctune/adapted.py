@@ -18,7 +18,7 @@ from ttctune.backbone.opening import open_backbone
 from ttctune.calibration import Calibration
 from ttctune.errors import AdapterError, DataError
 from ttctune.evaluation import Evaluation, evaluate_logits, outputs_of
-from ttctune.images import ImageSet, Picture, decode, open_evaluation_images, picture_name
+from ttctune.images import ImageSet, Picture, decode, is_stack, open_evaluation_images, picture_name
 from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
@@ -90,14 +90,15 @@ class Adapted:
         """Logits of pictures.
 
         Args:
-            images: A picture or a list of them (paths, PIL images, uint8 arrays), or an `ImageSet`.
+            images: Pictures, as for `predict`, or an `ImageSet`.
             precision: "fp32", "bf16" or "fp16".
 
         Returns:
             float32, N x classes, on the CPU.
 
         Raises:
-            DataError: A picture cannot be read.
+            DataError: A picture cannot be read, or an array can be one picture as well as many.
+            RecipeError: No such precision.
         """
         return torch.cat([torch.empty(0, len(self.classes)), *self._outputs(self._batches(images), precision)])
 
@@ -105,14 +106,17 @@ class Adapted:
         """Probabilities of pictures, at the temperature that was fitted on val.
 
         Args:
-            images: A picture or a list of them: paths, PIL images, uint8 arrays (H x W x C, C x H x W or H x W).
+            images: A picture or a list of them: paths, PIL images, arrays (H x W x C, C x H x W or H x W; uint8, or
+                float in [0, 1]). An array by itself is one picture (H x W x C or H x W) or, as in training, many of
+                them (N x H x W x C, N x C x H x W or N x H x W); C x H x W is refused, as it may be C grey ones.
             precision: "fp32", "bf16" or "fp16".
 
         Returns:
             float32 array, N x classes; rows sum to 1.
 
         Raises:
-            DataError: A picture cannot be read.
+            DataError: A picture cannot be read, or an array can be one picture as well as many.
+            RecipeError: No such precision.
         """
         return self.calibration.probabilities(self.logits(images, precision)).numpy()
 
@@ -120,14 +124,15 @@ class Adapted:
         """Features of pictures: what the head reads, after pooling and the last norm.
 
         Args:
-            images: A picture or a list of them, as for `predict`.
+            images: Pictures, as for `predict`.
             precision: "fp32", "bf16" or "fp16".
 
         Returns:
             float32 array, N x D, with D the inputs of the head.
 
         Raises:
-            DataError: A picture cannot be read.
+            DataError: A picture cannot be read, or an array can be one picture as well as many.
+            RecipeError: No such precision.
         """
         outputs = self._outputs(self._batches(images), precision, self._features)
         return torch.cat([torch.empty(0, self.features), *outputs]).numpy()
@@ -176,7 +181,10 @@ class Adapted:
         """uint8 batches of pictures, or of images that are decoded already."""
         if isinstance(images, ImageSet):
             return (pictures for pictures, _ in images.batches(BATCH))
-        many = isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4)
+        if isinstance(images, np.ndarray | Tensor) and images.dtype != object:
+            many = is_stack(images, self.input.channels)
+        else:
+            many = isinstance(images, list | tuple | np.ndarray)
         pictures = images if many else [images]
         chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
         return (torch.stack([decode(p, self.input) for p in chunk]) for chunk in chunks)

@@ -28,7 +28,7 @@ from ttctune.backbone.model import Backbone
 from ttctune.calibration import Calibration
 from ttctune.errors import AdapterError
 from ttctune.files import write_atomically
-from ttctune.recipe import Recipe
+from ttctune.recipe import LARGEST_SIDE, Recipe
 from ttctune.settings_file import RECIPE
 
 FORMAT = 1
@@ -37,8 +37,8 @@ HISTORY, CARD = "history.jsonl", "README.md"
 
 #: A record is text about one model, and an adapter a few megabytes; anything larger than these is not ours.
 LARGEST_RECORD, LARGEST_FILE = 16 << 20, 4 << 30
-#: No picture is larger, and no layer wider; the limits keep a damaged folder from taking all memory.
-LARGEST_SIDE, WIDEST_LAYER = 1 << 12, 1 << 20
+#: No layer is wider; the limit keeps a damaged folder from taking all memory.
+WIDEST_LAYER = 1 << 20
 
 #: Names of the tensors in the file.
 NAMES = re.compile(

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+#: Nobody means more threads than this, and far more of them would end the process.
+MOST_THREADS = 1024
 #: Instructions that make training on a CPU fast, as Linux names them.
 FAST_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 

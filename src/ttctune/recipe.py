@@ -48,6 +48,10 @@ SELECTION = ("sites", "channels", "budget", "form", "gates", "importance", "toke
 SLOWER = 0.1
 #: Whole numbers beyond this are no TOML, and no JSON that others read.
 LARGEST_NUMBER = 2**63
+#: No picture has more pixels a side, in a recipe or in an adapter's record.
+LARGEST_SIDE = 4096
+#: A seed is below this.
+SEEDS = 2**31
 #: Characters of a value that a message shows.
 LONGEST_SHOWN = 100
 
@@ -94,7 +98,8 @@ class Recipe(BaseModel):
     gradient_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
 
     image_size: int | tuple[int, int] | None = Field(
-        None, description="input size in pixels, one number or HEIGHTxWIDTH; default: the model's own"
+        None,
+        description=f"input size in pixels, a number or HEIGHTxWIDTH, at most {LARGEST_SIDE}; default: the model's own",
     )
     resize: Literal["squash", "crop"] = Field("squash", description="whole picture, or timm's centre crop")
     flip: bool = Field(False, description="random mirror images; hurts left/right, text, digits, signs, orientation")
@@ -110,7 +115,7 @@ class Recipe(BaseModel):
     precision: Precision = Field("auto", description="auto measures a few steps and keeps the fastest safe one")
     compile: bool = Field(False, description="use torch.compile where a C++ compiler is found")
     adapter_dtype: Literal["float32", "float16"] = Field("float32", description="of the adapter's file")
-    seed: int = Field(0, ge=0, lt=2**31, description="of everything that is random")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="of everything that is random")
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -165,8 +170,9 @@ class Recipe(BaseModel):
     @field_validator("image_size")
     @classmethod
     def _check_size(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
-        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
-            raise ValueError("at least 1 pixel")
+        sides = () if value is None else value if isinstance(value, tuple) else (value,)
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"1 to {LARGEST_SIDE} pixels a side")
         return value
 
     @model_validator(mode="after")

@@ -280,7 +280,15 @@ def describe(run: Run) -> str:
 def settings_of(
     start: WarmStart | None, model: str | nn.Module | None, recipe: Recipe | None, begun: Mapping[str, Any] | None
 ) -> tuple[str | nn.Module | Backbone, Recipe]:
-    """Model and recipe as given, completed by the warm start."""
+    """Model and recipe as given, completed by the warm start.
+
+    Raises:
+        RecipeError: The recipe is none, or contradicts the warm start.
+        BackboneError: There is no model.
+    """
+    if not isinstance(recipe, Recipe | None):
+        given = f"a recipe of type {type(recipe).__name__}"
+        raise RecipeError(given, "a ttctune.Recipe", "make one, as by Recipe(**settings) or Recipe.from_toml(file)")
     if start is not None:
         return start.settings(recipe or Recipe(), begun)
     if model is None:

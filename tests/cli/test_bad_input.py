@@ -265,6 +265,7 @@ BAD_VALUES = [
     ("--drop-path", "1"),
     ("--image-size", "0"),
     ("--image-size", "33"),
+    ("--image-size", "8x4104"),
     ("--image-size", "32x"),
     ("--image-size", "axb"),
     ("--val-fraction", "1"),
@@ -277,6 +278,8 @@ BAD_VALUES = [
     ("--threads", "0"),
     ("--threads", "two"),
     ("--threads", "-1"),
+    ("--threads", "1000000000000"),
+    ("--workers", "1000000000000"),
     ("--device", "gpu"),
     ("--device", "cuda"),
     ("--device", "mps"),
@@ -292,6 +295,19 @@ def test_a_bad_value_of_fit_is_refused_with_the_value(fit, flag, value):
         pytest.skip("this machine has one")
     line = fit(flag, value)
     assert flag[2:].split("-")[0] in line and (value in line or value in ("1e3x", "axb", "32x", "nan"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--data", "x"), ("predict", "x"), ("inspect",), ("merge", "-o", "x")], ids=lambda a: a[0]
+)
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--seed", "99999999999999999999999"), ("--threads", "1000000000000")],
+    ids=lambda text: text[:5],
+)
+def test_a_number_that_is_far_too_large_is_refused_by_every_verb(refused, fitted, arguments, flag, value):
+    verb, *more = arguments
+    assert f"{flag} {value}" in refused(verb, fitted, *more, flag, value)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])

@@ -38,3 +38,4 @@ def test_warm_up_takes_as_many_epochs_as_asked_for_but_at_most_half_the_stage():
     assert warmup_steps(1.0, 25, 25) == 12
     assert warmup_steps(3.0, 1, 1) == 0
     assert warmup_steps(0.0, 25, 500) == 0
+    assert warmup_steps(1e308, 25, 500) == 250

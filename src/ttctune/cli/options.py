@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ttctune.errors import RecipeError
-from ttctune.recipe import PRESETS, Recipe, description_of, flag_of
+from ttctune.machine import MOST_THREADS
+from ttctune.recipe import PRESETS, SEEDS, Recipe, description_of, flag_of
 
 Weights = Annotated[
     Path | None, typer.Option(help="File of the backbone's weights, instead of timm's hub.", metavar="FILE")
@@ -50,18 +51,19 @@ Adapter = Annotated[Path, typer.Argument(help="Folder made by `ttctune fit`.", m
 FORMATS = ("fp32", "bf16", "fp16")
 
 
-def whole_number(flag: str, text: str, least: int = 1) -> int:
+def whole_number(flag: str, text: str, least: int = 1, most: int | None = None) -> int:
     """Read a whole number.
 
     Raises:
-        RecipeError: It is none, or too small.
+        RecipeError: It is none, or out of bounds.
     """
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise RecipeError(f"{flag} {text}", f"a whole number of at least {least}", f"change {flag}")
+    if value < least or (most is not None and value > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise RecipeError(f"{flag} {text}", f"a whole number {bounds}", f"change {flag}")
     return value
 
 
@@ -91,12 +93,17 @@ def number_up_to(most: float, flag: str, text: str, expected: str) -> float:
 
 def threads_of(text: str | None) -> int | None:
     """The value of --threads."""
-    return None if text is None else whole_number("--threads", text)
+    return None if text is None else whole_number("--threads", text, most=MOST_THREADS)
 
 
 def workers_of(text: str | None) -> int | None:
     """The value of --workers."""
-    return None if text is None else whole_number("--workers", text)
+    return None if text is None else whole_number("--workers", text, most=MOST_THREADS)
+
+
+def seed_of(text: str) -> int:
+    """The value of --seed."""
+    return whole_number("--seed", text, least=0, most=SEEDS - 1)
 
 
 def start(precision: str, threads: str | None, seed: str) -> str:
@@ -107,12 +114,12 @@ def start(precision: str, threads: str | None, seed: str) -> str:
     """
     if precision not in ("auto", *FORMATS):
         raise RecipeError(f"--precision {precision}", f"auto, {', '.join(FORMATS)}", "change --precision")
-    chosen = whole_number("--seed", seed, least=0)
+    chosen, number = seed_of(seed), threads_of(threads)
     import torch
 
     torch.manual_seed(chosen)
-    if threads is not None:
-        torch.set_num_threads(whole_number("--threads", threads))
+    if number is not None:
+        torch.set_num_threads(number)
     return "fp32" if precision == "auto" else precision
 
 

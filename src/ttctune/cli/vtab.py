@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttctune.cli.options import Json, Quiet, whole_number
+from ttctune.cli.options import Json, Quiet, seed_of
 from ttctune.cli.tables import fits, hint, show, table_of
 from ttctune.errors import DataError
 from ttctune.launcher import launch
@@ -98,7 +98,7 @@ def export(
     from ttctune.bench.suites.vtab import row_of
     from ttctune.training.progress import Reporter
 
-    row, number = row_of(task), whole_number("--seed", seed, least=0)
+    row, number = row_of(task), seed_of(seed)
     opened = _opened(origin, source, row, config, image, label)
     progress = Reporter(quiet or as_json).decoding
     done = write(row, opened, out, seed=number, keep_order=keep_order, overwrite=overwrite, progress=progress)

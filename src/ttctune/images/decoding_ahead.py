@@ -11,7 +11,7 @@ from ttctune.backbone.description import InputDescription
 from ttctune.errors import DataError
 from ttctune.images.decoding import decode_picture, strict_pillow
 from ttctune.images.pictures import Picture, picture_name
-from ttctune.machine import usable_cores
+from ttctune.machine import MOST_THREADS, usable_cores
 
 #: Called as pictures get ready: how many are done, and how many there are.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -49,11 +49,12 @@ def decoded(
         uint8, C x height x width; or, in its place, the error of a picture that cannot be read.
 
     Raises:
-        DataError: Fewer than one thread.
+        DataError: Fewer than one thread, or more than can be meant.
     """
     threads = default_threads() if threads is None else threads
-    if threads < 1:
-        raise DataError(f"threads {threads}", "at least 1", "leave it out for one per core")
+    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        expected = f"a whole number from 1 to {MOST_THREADS}"
+        raise DataError(f"threads {threads!r}", expected, "leave it out for one per core")
     positions = iter(range(len(pictures)) if order is None else order)
     return _decoded(pictures, description, positions, threads, max(ahead, 4 * threads))
 

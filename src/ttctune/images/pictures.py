@@ -182,6 +182,31 @@ def to_picture(thing: Any, name: str, channels: int | None = None) -> Picture:
     return to_bytes(array)
 
 
+def is_stack(array: "np.ndarray[Any, Any] | torch.Tensor", channels: int) -> bool:
+    """Whether an array is many pictures, as those that are trained on, or one.
+
+    Four dimensions are many. Of three, a picture has its channels last (H x W x C); else it is a stack of grey ones
+    (N x H x W).
+
+    Args:
+        array: uint8, or float in [0, 1].
+        channels: How many channels the model takes.
+
+    Raises:
+        DataError: The shape can be one picture, C x H x W, as well as that many grey ones.
+    """
+    shape = tuple(array.shape)
+    if len(shape) != 3 or shape[-1] in (1, 3, 4, channels):
+        return len(shape) == 4
+    if shape[0] in (3, 4, channels) and shape[0] != 1:
+        raise DataError(
+            f"images of shape {shape} that are one picture C x H x W or {shape[0]} grey ones",
+            "N x C x H x W or N x H x W x C",
+            "give images[None] for one picture, images[..., None] for grey ones",
+        )
+    return True
+
+
 def to_numpy(array: "np.ndarray[Any, Any] | torch.Tensor") -> "np.ndarray[Any, Any]":
     """The same values as a numpy array on the CPU; bfloat16 becomes float32."""
     if isinstance(array, torch.Tensor):

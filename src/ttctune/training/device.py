@@ -8,6 +8,7 @@ from accelerate.utils import parse_flag_from_env
 
 from ttctune.errors import RecipeError
 from ttctune.launcher import launch
+from ttctune.machine import MOST_THREADS
 
 
 def find_device(device: str = "auto", threads: int | None = None) -> torch.device:
@@ -20,13 +21,14 @@ def find_device(device: str = "auto", threads: int | None = None) -> torch.devic
         threads: Threads of the CPU; None leaves torch's choice.
 
     Raises:
-        RecipeError: The device is unknown, not there, or one that several processes cannot share.
+        RecipeError: The device is unknown, not there, or one that several processes cannot share; or threads are no
+            number that can be meant.
     """
     if threads is not None:
-        if threads < 1:
-            raise RecipeError(f"threads = {threads}", "at least 1", "change --threads")
+        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+            raise RecipeError(f"threads = {threads!r}", f"a whole number from 1 to {MOST_THREADS}", "change --threads")
         torch.set_num_threads(threads)
-    known = re.fullmatch(r"(auto|cpu|mps|cuda)|cuda:(\d{1,3})", device)
+    known = re.fullmatch(r"(auto|cpu|mps|cuda)|cuda:(\d{1,3})", device) if isinstance(device, str) else None
     if known is None:
         raise RecipeError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps", "change --device")
     kind = device.partition(":")[0]

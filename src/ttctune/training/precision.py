@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ttctune.errors import RecipeError
 from ttctune.out_of_memory import is_out_of_memory
 
 #: Half formats may differ from float32 by this share of the loss and still count as safe.
@@ -75,7 +76,13 @@ def candidates(device: torch.device) -> list[Precision]:
 
 
 def by_hand(format: str, device: torch.device) -> Precision:
-    """The format a person asked for, with the attention that is fast for it on the device."""
+    """The format a person asked for, with the attention that is fast for it on the device.
+
+    Raises:
+        RecipeError: No such format; "auto" is one to train with only.
+    """
+    if format not in tuple(DTYPES):
+        raise RecipeError(f"precision = {format!r}", ", ".join(DTYPES), "choose one of these")
     return Precision(format, fused_attention=device.type != "cpu" or format == "fp32")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 def warmup_steps(warmup_epochs: float, steps_per_epoch: int, total_steps: int) -> int:
     """Steps of warm-up: as many epochs as asked for, but at most half of the stage."""
-    return min(round(warmup_epochs * steps_per_epoch), total_steps // 2)
+    return round(min(warmup_epochs * steps_per_epoch, total_steps // 2))
 
 
 @dataclass(frozen=True)
