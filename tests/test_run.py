@@ -281,7 +281,7 @@ def test_a_run_interrupted_anywhere_ends_in_the_bytes_of_one_that_was_not(name, 
         adapt(name, tree, recipe, out=tmp_path / "whole")
     want = sha(tmp_path / "whole" / "adapter.safetensors")
     writes = count[0]
-    assert writes == max(recipe.align_epochs, 1) + 1 + recipe.tune_epochs
+    assert writes == 1 + max(recipe.align_epochs, 1) + 1 + recipe.tune_epochs
     for number in range(1, writes + 1):
         for after in (False, True) if number == 1 else (True,):
             out = tmp_path / f"{number}{after}"
@@ -323,13 +323,20 @@ def test_a_run_killed_between_checkpoints_ends_in_the_same_bytes(name, tree, tmp
     assert {p.name for p in (tmp_path / "x").iterdir()} == FINISHED
 
 
-def test_an_automatic_precision_is_kept_when_a_run_goes_on(name, tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", ["in the first epoch", "after it"])
+def test_an_automatic_precision_is_kept_when_a_run_goes_on(name, tree, tmp_path, monkeypatch, stop):
     from ttctune.training.precision import Precision
+
+    def killed(*_, **__):
+        raise KilledError
 
     recipe = short(precision="auto")
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(run_module, "measure", lambda *_: Precision("bf16", False, "measured"))
-        interrupt_at_write(patch, 1, after=True)
+        if stop == "in the first epoch":
+            patch.setattr(Reporter, "step", killed)
+        else:
+            interrupt_at_write(patch, 2, after=True)
         adapt(name, tree, recipe, out=tmp_path / "x")
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "measure", lambda *_: pytest.fail("measured again"))
@@ -343,7 +350,7 @@ def test_an_automatic_precision_is_kept_when_a_run_goes_on(name, tree, tmp_path,
 def unfinished(name, tree, tmp_path, monkeypatch):
     """A run stopped after its first epoch."""
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        interrupt_at_write(patch, 1, after=True)
+        interrupt_at_write(patch, 2, after=True)
         adapt(name, tree, short(), out=tmp_path / "x")
     return tmp_path / "x"
 
@@ -454,7 +461,7 @@ def test_a_full_disk_while_training_is_one_clear_error_and_leaves_a_resumable_ru
 
     def full(source, target):
         count[0] += "state" in str(target)
-        if count[0] == 2:
+        if count[0] == 3:
             raise OSError(28, "No space left on device")
         replace(source, target)
 

@@ -134,8 +134,7 @@ def adapt(
                 state.write(folder.working / CHECKPOINT)
                 adapter_folder.write_history(folder.working, state.history)
 
-        if start:
-            keep(state)  # from here on the run needs the earlier adapter no more
+        keep(state)  # from here on nothing is decided anew, and the earlier adapter is needed no more
         epochs = sum(stage.epochs for stage in stages_of(recipe, state.stage))
         reporter.start(work=epochs * len(run.trainer.images), done=state.epoch * len(run.trainer.images))
         state = two_stage(run.attachment, run.sites, run.trainer, recipe, state, keep)

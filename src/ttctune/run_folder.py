@@ -1,7 +1,7 @@
 """The folder of a run: begun, gone on with, or left as if the run had never been."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ttctune.backbone.model import Backbone, name_of
 from ttctune.errors import FolderError, ProcessError
 from ttctune.output_folder import CHECKPOINT, begin, claimed, discard, read_run
 from ttctune.recipe import Recipe
-from ttctune.training.checkpoint import STATE
+from ttctune.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,24 @@ class RunFolder:
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
-        """Leave nothing of a run that fails before its first checkpoint; one that is interrupted stays."""
+        """Leave nothing of a run that fails before its first epoch is done; one that is interrupted stays."""
         try:
             yield
         except ProcessError:
             raise  # this process did nothing wrong: an interruption
         except Exception:
-            if not (self.working / CHECKPOINT / STATE).exists() and self.working.exists():
+            if not self._has_epochs() and self.working.exists():
                 if self.existed:
                     discard(self.working / CHECKPOINT, self.path)
                     (self.working / adapter_folder.HISTORY).unlink(missing_ok=True)
                 else:
                     discard(self.working, self.path)
             raise
+
+    def _has_epochs(self) -> bool:
+        with suppress(FolderError):
+            return bool(Checkpoint.read(self.working / CHECKPOINT).history)
+        return False
 
 
 @contextmanager
