@@ -12,12 +12,15 @@ import pytest
 from ttctune.errors import FolderError
 from ttctune.files import write_atomically
 from ttctune.output_folder import (
+    ADAPTER,
     CHECKPOINT,
+    MERGED,
     RUN,
     begin,
     claimed,
     finish,
     locked,
+    new_folder,
     publish,
     read_run,
     state_of,
@@ -273,6 +276,63 @@ def test_a_taken_folder_is_not_written_whole(tmp_path, made, overwrite, said):
     with pytest.raises(FolderError, match=said), written_whole(folder, overwrite=overwrite):
         raise AssertionError("entered")
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("made", ["finished", "merged", "both"])
+@pytest.mark.parametrize("replaces", [ADAPTER, MERGED])
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path, made, replaces):
+    folder = make(tmp_path / "x", "empty" if made == "merged" else "finished")
+    if made != "finished":
+        (folder / "config.json").write_text('{"merged_by_ttctune": "0.1"}')
+    before = contents(tmp_path)
+    if (made, replaces) in (("finished", ADAPTER), ("merged", MERGED)):
+        with written_whole(folder, overwrite=True, replaces=replaces) as new:
+            (new / "a").write_text("new")
+        assert contents(tmp_path) == {"x/a": "new"}
+        return
+    with (
+        pytest.raises(FolderError, match=f"or {replaces} to replace"),
+        written_whole(folder, overwrite=True, replaces=replaces),
+    ):
+        raise AssertionError("entered")
+    assert contents(tmp_path) == before
+
+
+def fails(*_, **__):
+    raise RuntimeError("x")
+
+
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize("way", ["claimed", "written whole", "too long a name"])
+def test_folders_above_that_were_made_for_nothing_are_gone_again(tmp_path, way, existed):
+    above = tmp_path / "a"
+    if existed:
+        above.mkdir()
+    act = {
+        "claimed": lambda: claimed(above / "b" / "x", resume=False, overwrite=False),
+        "written whole": lambda: written_whole(above / "b" / "x"),
+        "too long a name": lambda: claimed(above / "b" / ("x" * 300), resume=False, overwrite=False),
+    }[way]
+    with pytest.raises((RuntimeError, FolderError)), act():
+        fails()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"] * existed
+
+
+def test_new_folders_are_made_at_once_and_gone_where_nothing_lies_in_them(tmp_path):
+    runs = tmp_path / "runs"
+    with new_folder(runs, "x") as first, new_folder(runs, "x") as second:
+        assert (first, second) == (runs / "x", runs / "x-2") and first.is_dir() and second.is_dir()
+        (second / "a").write_text("x")
+    assert contents(tmp_path) == {"runs/x-2/a": "x"} and not first.exists()
+    (second / "a").unlink()
+    second.rmdir()
+    runs.rmdir()
+    with pytest.raises(RuntimeError), new_folder(runs, "x"):
+        fails()
+    assert not runs.exists()
+    runs.write_text("a file")
+    with pytest.raises(FolderError, match="not a directory"), new_folder(runs, "x"):
+        pass
 
 
 def test_the_present_folder_and_a_link_can_be_written_whole(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
 from ttctune.out_of_memory import is_out_of_memory
-from ttctune.output_folder import written_whole
+from ttctune.output_folder import ADAPTER, written_whole
 from ttctune.recipe import Recipe
 from ttctune.training.device import find_device
 from ttctune.training.precision import by_hand
@@ -284,7 +284,7 @@ class Adapted:
         Raises:
             FolderError: The folder is taken, or cannot be written.
         """
-        with written_whole(Path(folder), overwrite=overwrite) as made:
+        with written_whole(Path(folder), overwrite=overwrite, replaces=ADAPTER) as made:
             self.write_files(made)
 
     def write_files(self, folder: Path) -> None:

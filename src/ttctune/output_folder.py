@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from ttctune.files import cannot_write, sync_folder, sync_tree, write_atomically
 
 CHECKPOINT = "checkpoint"
 RUN = f"{CHECKPOINT}/run.json"
-#: File -> key that shows a finished folder to be ours: an adapter, a merged model, or an exported task.
+ADAPTER, MERGED, EXPORTED = "an adapter", "a merged model", "an exported task"
+#: Kind of a finished folder of ours -> file, and key in it, that show it.
 MARKS = {
-    "adapter.json": "ttctune_format",
-    "config.json": "merged_by_ttctune",
-    "export.json": "exported_by_ttctune",
+    ADAPTER: ("adapter.json", "ttctune_format"),
+    MERGED: ("config.json", "merged_by_ttctune"),
+    EXPORTED: ("export.json", "exported_by_ttctune"),
 }
 #: A marked file is text about one model; anything larger is not ours.
 LARGEST_MARKED = 16 << 20
@@ -44,11 +46,21 @@ def state_of(folder: Path) -> str:
         return "foreign"
     if (folder / RUN).is_file():
         return "unfinished"
-    if any(_has_mark(folder / name, mark) for name, mark in MARKS.items()):
+    if kinds_of(folder):
         return "finished"
     return (
         "empty" if _holds_only(folder, CHECKPOINT) and _holds_only(folder / CHECKPOINT, "run.json.part") else "foreign"
     )
+
+
+def kinds_of(folder: Path) -> list[str]:
+    """The kinds of finished folder that the marks in it show: none, or one of `MARKS` where nobody mixed them."""
+    return [kind for kind, (name, mark) in MARKS.items() if _has_mark(folder / name, mark)]
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a folder is an adapter, a merged model, or a run that is not finished."""
+    return (folder / RUN).is_file() or bool({ADAPTER, MERGED} & set(kinds_of(folder)))
 
 
 def beside(folder: Path) -> Path:
@@ -62,11 +74,47 @@ def unfinished(folder: Path) -> Path | None:
 
 
 @contextmanager
+def nothing_left_empty(folder: Path) -> Iterator[None]:
+    """Take a folder and its parents away again, as far as they were made inside and hold nothing."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in absent:
+            with suppress(OSError):
+                path.rmdir()
+
+
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder NAME, or NAME-2, ..., that is new and so nobody else's; gone at the end where it is still empty.
+
+    Raises:
+        FolderError: It cannot be made.
+    """
+    with nothing_left_empty(parent):
+        for number in count(1):
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise cannot_write(folder, error) from error
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
 def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
     """Own the folder in which a run may work: `folder`, or one beside it that will replace it.
 
     Args:
-        folder: Made where it is absent.
+        folder: Made where it is absent, and gone again where nothing came to lie in it.
         resume: Take the unfinished run that is there.
         overwrite: Work beside what ttctune wrote there.
 
@@ -77,6 +125,7 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
     if not folder.is_dir():
         _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
     with ExitStack() as stack:
+        stack.enter_context(nothing_left_empty(folder))
         stack.enter_context(locked(folder))
         clear_beside(folder)
         working = _working_folder(folder, resume, overwrite)
@@ -225,21 +274,28 @@ def publish(made: Path, folder: Path) -> None:
 
 
 @contextmanager
-def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def written_whole(folder: Path, *, overwrite: bool = False, replaces: str | None = None) -> Iterator[Path]:
     """A new folder to write into, which becomes `folder` at the end, or vanishes where anything fails.
 
+    Args:
+        folder: Absent or empty, or with `overwrite` of ours.
+        overwrite: Replace what is there.
+        replaces: The kind of folder (of `MARKS`) that may be replaced; None: every kind.
+
     Raises:
-        FolderError: `folder` is not ours, holds something of ours and `overwrite` is not given, or is in use.
+        FolderError: `folder` is not ours, holds something of ours and `overwrite` is not given or it is of another
+            kind, or is in use.
     """
     folder = folder.resolve()
-    _check_replaceable(folder, overwrite)
+    _check_replaceable(folder, overwrite, replaces)
     made = beside(folder)
     with ExitStack() as owned:
+        owned.enter_context(nothing_left_empty(folder.parent))
         if folder.exists():
             owned.enter_context(locked(folder))
         clear_beside(folder)
         owned.enter_context(locked(made))
-        _check_replaceable(folder, overwrite)
+        _check_replaceable(folder, overwrite, replaces)
         try:
             yield made
             sync_tree(made)
@@ -252,12 +308,15 @@ def written_whole(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
+def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> None:
     state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
     if unfinished(folder):
         raise FolderError(f"{folder} holds an unfinished run", "an absent or empty folder", "choose another -o")
+    if state == "finished" and replaces and (kinds := kinds_of(folder)) != [replaces]:
+        given = f"{folder} is {' and '.join(kinds)}"
+        raise FolderError(given, f"an absent or empty folder, or {replaces} to replace", "choose another -o")
     if state == "finished" and not overwrite:
         raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
 

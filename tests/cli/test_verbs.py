@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import xml.dom.minidom
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tests.images.pictures import write_image_tree
 from tests.images.shards import write_as_shards
 from tests.run_helpers import save_model, sha, short_flags, vit, write_record
 
+from ttctune import run as run_module
 from ttctune.adapted import load
 from ttctune.version import __version__
 
@@ -390,6 +392,53 @@ def test_merge_replaces_a_merged_model_only_when_asked(ttctune, fitted, tmp_path
     refused = ttctune("merge", fitted, "-o", tmp_path / "m")
     assert refused.code == 1 and "--overwrite" in refused.err
     assert ttctune("merge", fitted, "-o", tmp_path / "m", "--overwrite", "--quiet") == (0, "", "")
+
+
+def test_merge_never_replaces_an_adapter_nor_what_it_reads(ttctune, fitted, tree, tmp_path):
+    copy = shutil.copytree(fitted, tmp_path / "copy")
+    for source in (copy, fitted):
+        done = ttctune("merge", source, "-o", copy, "--overwrite")
+        assert done.code == 1 and "is an adapter; expected" in done.err
+    load(copy)
+    merged = tmp_path / "merged"
+    assert ttctune("merge", fitted, "-o", merged, "--quiet").code == 0
+    assert fit(ttctune, tree, f"local-dir:{merged}", "-o", tmp_path / "again").code == 0
+    before = {path.name: path.read_bytes() for path in merged.iterdir()}
+    done = ttctune("merge", tmp_path / "again", "-o", merged, "--overwrite")
+    assert done.code == 1 and "which is read" in done.err
+    assert {path.name: path.read_bytes() for path in merged.iterdir()} == before
+
+
+def test_fit_in_the_folder_of_the_images_takes_its_runs_for_no_class(ttctune, tree, model, tmp_path, monkeypatch):
+    shutil.copytree(tree, tmp_path / "shapes")
+    monkeypatch.chdir(tmp_path / "shapes")
+    for name in ("shapes-vit", "shapes-vit-2"):
+        assert fit(ttctune, ".", model).code == 0
+        assert load(Path("runs", name)).classes == ("class0", "class1", "class2")
+    assert ttctune("evaluate", "runs/shapes-vit", "--data", ".").code == 0
+
+
+def test_a_refused_fit_leaves_no_folder_that_it_made(ttctune, tree, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["-o", "a/b/x"]):
+        assert fit(ttctune, tree, model, *more, channels=33).code == 1
+        assert not list(tmp_path.iterdir())
+
+
+def test_fits_that_begin_at_once_get_folders_of_their_own(ttctune, tree, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    others = []
+
+    def begin(*arguments, **settings):
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        others.append(fit(ttctune, tree, model).code)
+        return adapt(*arguments, **settings)
+
+    adapt = run_module.adapt
+    monkeypatch.setattr(run_module, "adapt", begin)
+    assert fit(ttctune, tree, model).code == 0 and others == [0]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["shapes-vit", "shapes-vit-2"]
 
 
 def test_weights_from_a_file_serve_every_verb(ttctune, tree, tmp_path):

@@ -54,6 +54,36 @@ class TestTrees:
         write_image_tree(tmp_path, parts=("train", name))
         assert {"train", "val"} == set(open_source(tmp_path).parts)
 
+    @pytest.mark.parametrize("parts", [None, ("train", "val")])
+    @pytest.mark.parametrize("mark", ["x/checkpoint/run.json", "x/adapter.json", "x/config.json", "adapter.json"])
+    def test_what_ttctune_wrote_beside_the_classes_is_no_class(self, tmp_path, parts, mark):
+        """A run's own folder, and one of such folders, as `fit --data .` leaves them."""
+        expected = open_source(write_image_tree(tmp_path, 3, parts=parts))
+        file = tmp_path / "runs" / mark
+        file.parent.mkdir(parents=True)
+        file.write_text('{"ttctune_format": 1, "merged_by_ttctune": "0.1"}')
+        draw(0).save(file.parent / "channels.png")
+        (tmp_path / "runs" / "begun").mkdir()
+        (tmp_path / "runs" / "notes.txt").write_text("mine")
+        found = open_source(tmp_path)
+        assert expected.classes == found.classes
+        for part, images in expected.parts.items():
+            assert list(images.pictures) == list(found.parts[part].pictures)
+
+    @pytest.mark.parametrize("beside", ["x.png", "other/x.png", None])
+    def test_a_folder_of_images_is_a_class_though_a_run_lies_in_it(self, tmp_path, beside):
+        """Images beside the run are never passed over, and a folder without either is a mistake."""
+        write_image_tree(tmp_path, 2)
+        (tmp_path / "runs" / "a").mkdir(parents=True)
+        if beside is None:
+            return check_refused(tmp_path, "class folder .*/runs holds no images")
+        (tmp_path / "runs" / "a" / "adapter.json").write_text('{"ttctune_format": 1}')
+        (tmp_path / "runs" / beside).parent.mkdir(exist_ok=True)
+        draw(0).save(tmp_path / "runs" / beside)
+        draw(1).save((tmp_path / "runs" / beside).with_name("y.png"))
+        assert ("class0", "class1", "runs") == open_source(tmp_path).classes
+        return None
+
     def test_two_folders_for_one_part_are_refused(self, tmp_path):
         """val beside valid leaves open which is meant."""
         write_image_tree(tmp_path, parts=("train", "val", "valid"))

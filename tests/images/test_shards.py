@@ -23,6 +23,14 @@ def check_refused(data, match, **settings):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("parts", ["", "train"])
+def test_a_run_beside_shards_is_no_part_of_them(tmp_path, parts):
+    write_tar(tmp_path / parts / "0.tar", TWO)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "adapter.json").write_text('{"ttctune_format": 1}')
+    assert ("cat", "dog") == open_source(tmp_path, val_fraction=0).classes
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("parts", [None, {"train": 5, "val": 2, "test": 1}])
 def test_shards_and_the_folder_tree_they_were_made_of_are_the_same_data(tmp_path, parts, streaming):

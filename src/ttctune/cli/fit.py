@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,7 @@ def command(
 ) -> None:
     """Adapt a pre-trained model to your images: align, score the channels, tune those that matter."""
     from ttctune.cli import printing
-    from ttctune.output_folder import unfinished
+    from ttctune.output_folder import new_folder, unfinished
     from ttctune.plan import plan
     from ttctune.run import adapt
     from ttctune.training.device import find_device
@@ -73,26 +74,17 @@ def command(
             printing.plan(planned, as_json)
         return
     processes = join(find_device(device))
-    with processes.together():
-        folder = processes.decide(
-            lambda: out or (_only_unfinished(RUNS) if resume else _new_folder(RUNS, model or str(warm_start), data))
-        )
-    try:
-        adapted = adapt(
-            model,
-            data,
-            recipe,
-            weights,
-            folder,
-            **use,
-            resume=resume,
-            overwrite=overwrite,
-        )
-    except BaseException as error:
-        stopped = not isinstance(error, Exception)
-        if stopped and processes.main and not quiet and unfinished(folder.resolve()):
-            printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
-        raise
+    with ExitStack() as stack:
+        with processes.together():
+            new = new_folder(RUNS, _name_of_run(model or str(warm_start), data))
+            folder = processes.decide(lambda: out or (_only_unfinished(RUNS) if resume else stack.enter_context(new)))
+        try:
+            adapted = adapt(model, data, recipe, weights, folder, **use, resume=resume, overwrite=overwrite)
+        except BaseException as error:
+            stopped = not isinstance(error, Exception)
+            if stopped and processes.main and not quiet and unfinished(folder.resolve()):
+                printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
+            raise
     if not processes.main:
         return
     if as_json:
@@ -107,15 +99,11 @@ def command(
         printing.fitted(adapted, folder, data, weights, show_recipe=from_file)
 
 
-def _new_folder(parent: Path, model: str, data: Path) -> Path:
+def _name_of_run(model: str, data: Path) -> str:
     local = model.startswith("local-dir:")
     short = Path(model.removeprefix("local-dir:")).resolve().name if local else Path(model).name.partition(".")[0]
     images = re.sub(r"[*?\[\]]", "", data.resolve().name).removesuffix(".tar")
-    name = f"{images}-{short}"
-    number = 1
-    while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return folder
+    return f"{images}-{short}"
 
 
 def _only_unfinished(parent: Path) -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ttctune.errors import DataError
 from ttctune.images.pictures import FilePictures
-from ttctune.images.sources.image_files import image_files, sub_folders
+from ttctune.images.sources.image_files import data_folders, image_files
 from ttctune.images.sources.labels import unknown_class_error
 from ttctune.images.sources.source import Parts, PartSource
 
@@ -46,9 +46,9 @@ def part_folders(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: Two folders for one part.
     """
-    inside = sub_folders(folder)
+    inside = data_folders(folder)
     named = [path for path in inside if path.name.lower() in PART_FOLDERS]
-    with_classes = {PART_FOLDERS[path.name.lower()] for path in named if sub_folders(path)}
+    with_classes = {PART_FOLDERS[path.name.lower()] for path in named if data_folders(path)}
     if "train" not in with_classes and len(named) < len(inside):
         return {"train": folder}
     found: dict[str, Path] = {}
@@ -62,7 +62,7 @@ def part_folders(folder: Path) -> dict[str, Path]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = [path.name for path in sub_folders(folder)]
+    names = [path.name for path in data_folders(folder)]
     if not names:
         loose = "images but no class folders" if image_files(folder) else "no images"
         raise DataError(f"{folder} holds {loose}", _LAYOUT, "put the images of each class in a folder of its own")

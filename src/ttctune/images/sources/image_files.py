@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from ttctune.errors import DataError
+from ttctune.output_folder import is_result
 
 #: Endings of image files, compared in lower case.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -14,6 +15,11 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tif
 def sub_folders(folder: Path) -> list[Path]:
     """Folders directly inside, hidden ones left out, sorted by name."""
     return sorted(p for p in _entries(folder) if p.is_dir())
+
+
+def data_folders(folder: Path) -> list[Path]:
+    """As `sub_folders`, but for what ttctune wrote there: a run beside the classes is none of them."""
+    return [path for path in sub_folders(folder) if not _is_output(path)]
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -57,6 +63,26 @@ def pictures_in(paths: Iterable[Path]) -> list[Path]:
             raise DataError(f"{path} {problem}", "an image, or a folder of images", "check the path")
         files += found
     return files
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder is a run or a merged model, or holds such folders and no images beside them."""
+    found = False
+    try:
+        if is_result(folder):
+            return True
+        with os.scandir(folder) as entries:  # a class is told by its first image, without a list of all
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                ours = entry.is_dir() and is_result(Path(entry))
+                image = entry.name.lower().endswith(IMAGE_ENDINGS)
+                if not ours and (os.listdir(entry) if entry.is_dir() else image):
+                    return False
+                found = found or ours
+    except OSError:
+        return False  # whoever reads it says what is wrong
+    return found
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from ttctune.errors import DataError
 from ttctune.images.pictures import FileSlice, LazyPictures, Picture
 from ttctune.images.sources.folder_tree import PART_FOLDERS
-from ttctune.images.sources.image_files import IMAGE_ENDINGS, files_in, read_lines, sub_folders
+from ttctune.images.sources.image_files import IMAGE_ENDINGS, data_folders, files_in, read_lines
 from ttctune.images.sources.labels import classes_of, multi_label_error, numbered, plain_labels
 from ttctune.images.sources.source import Parts, PartSource
 from ttctune.images.sources.tar_members import Member, Tar
@@ -66,10 +66,10 @@ def shard_files(data: Path) -> dict[str, list[Path]]:
         DataError: The shards are compressed, or the name of one has two parts in it.
     """
     if data.is_dir():
-        inside = sub_folders(data)
+        inside = data_folders(data)
         if not inside:
             return _by_name(_tars(files_in(data)))
-        if all(path.name.lower() in PART_FOLDERS and not sub_folders(path) for path in inside):
+        if all(path.name.lower() in PART_FOLDERS and not data_folders(path) for path in inside):
             found = {PART_FOLDERS[path.name.lower()]: _tars(files_in(path)) for path in inside}
             return {part: files for part, files in found.items() if files}
         return {}
