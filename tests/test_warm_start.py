@@ -225,6 +225,33 @@ def test_val_that_is_held_out_anew_is_called_what_it_is_and_calibrates_nothing(n
     assert adapt(None, own, Recipe(tune_epochs=0), warm_start=tmp_path / "old").settled["warm_start"]["val_unseen"]
 
 
+def unseen(adapted):
+    return adapted.settled["warm_start"]["val_unseen"]
+
+
+def test_a_val_that_was_seen_once_stays_seen(name, tmp_path):
+    """Two generations later it is the same val, and the first run has still trained on most of it."""
+    data = arrays(10)
+    adapt(name, data, short(seed=0), out=tmp_path / "a", quiet=True)
+    first = adapt(None, data, Recipe(tune_epochs=1, seed=1), warm_start=tmp_path / "a", out=tmp_path / "b", quiet=True)
+    second = adapt(None, data, Recipe(tune_epochs=1), warm_start=tmp_path / "b", quiet=True)
+    assert first.data["held_out"] == second.data["held_out"] and not unseen(first) and not unseen(second)
+    assert not unseen(adapt(None, data, Recipe(tune_epochs=1), warm_start=second, quiet=True))
+    assert unseen(adapt(None, data, Recipe(tune_epochs=1), warm_start=tmp_path / "a", quiet=True))
+
+
+def test_a_val_part_of_the_datas_own_is_seen_where_the_records_say_so(name):
+    """The earlier run's train part is no val of a later one, nor of those after it; other images are new."""
+    train, other = arrays(6), arrays(3, seed=9)
+    earlier = adapt(name, {"train": train, "val": other}, short(), quiet=True)
+    start = {"recipe": Recipe(tune_epochs=1), "quiet": True}
+    again = adapt(None, {"train": arrays(6, seed=4), "val": train}, warm_start=earlier, **start)
+    assert not unseen(again) and "earlier run" in again.calibration.note
+    assert not unseen(adapt(None, {"train": arrays(6, seed=5), "val": train}, warm_start=again, **start))
+    for val in (other, arrays(3, seed=8)):
+        assert unseen(adapt(None, {"train": train, "val": val}, warm_start=earlier, **start))
+
+
 def test_precision_is_measured_with_the_maps_that_are_taken_over(old):
     frozen = Recipe(tune_epochs=1, tune_norms="frozen", tune_head="frozen", precision="auto")
     adapted = adapt(None, named(COLOURS), frozen, warm_start=old, quiet=True)

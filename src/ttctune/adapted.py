@@ -86,6 +86,11 @@ class Adapted:
         """Trained parameters of the channels, the norms and the head."""
         return self.attachment.parameter_counts()
 
+    @property
+    def val_unseen(self) -> bool:
+        """Whether no run that this one went on from can have trained on its val, as far as records tell."""
+        return bool(self.settled.get("warm_start", {}).get("val_unseen", True))
+
     def logits(self, images: Any, precision: str = "fp32") -> Tensor:
         """Logits of pictures.
 
@@ -248,7 +253,7 @@ class Adapted:
             cache_bytes=self.recipe.cache_mb << 20,
             threads=workers,
         )
-        if part == "held-out val" and not self.settled.get("warm_start", {}).get("val_unseen", True):
+        if part == "held-out val" and not self.val_unseen:
             part += ", maybe with images that the earlier run was trained on"
         return self.evaluate_images(images, part, skipped=skipped, precision=precision, abstain=abstain)
 

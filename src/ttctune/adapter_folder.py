@@ -78,7 +78,7 @@ class WarmStartRecord(BaseModel):
         new: Classes whose rows of the head were drawn anew.
         dropped: Classes that are gone.
         selection_kept: Whether its channels and maps were taken over.
-        val_unseen: Whether it cannot have been trained on images of the new val.
+        val_unseen: Whether neither it nor those before it can have trained on the new val, as far as records tell.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -297,19 +297,15 @@ def settings_of(
 
 def _measured(run: Run, state: Checkpoint) -> Adapted:
     images, recipe = run.images, run.recipe
-    unseen = state.settled.get("warm_start", {}).get("val_unseen", True)
     data: dict[str, Any] = {
         "train_images": len(run.trainer.images),
         "val_images": len(images.val) if images.val else 0,
         "val_note": images.val_note,
         "skipped": images.skipped,
     }
-    if images.val is not None and images.held_out:
-        data["held_out"] = {
-            "val_fraction": recipe.val_fraction,
-            "seed": recipe.seed,
-            "digest": images.val.digest(),
-        }
+    if images.val is not None:
+        digest, how = images.val.digest(), {"val_fraction": recipe.val_fraction, "seed": recipe.seed}
+        data |= {"held_out": how | {"digest": digest}} if images.held_out else {"val_digest": digest}
     run.attachment.model.eval()
     adapted = Adapted(
         run.attachment,
@@ -325,7 +321,7 @@ def _measured(run: Run, state: Checkpoint) -> Adapted:
     if images.val is None:
         return adapted
     logits = _val_logits(run, images.val)
-    calibration = calibrate(logits, images.val.labels) if unseen else Calibration(note=VAL_MAYBE_SEEN)
+    calibration = calibrate(logits, images.val.labels) if adapted.val_unseen else Calibration(note=VAL_MAYBE_SEEN)
     evaluation = evaluate_logits(logits, images.val.labels, images.classes, "val", calibration=calibration)
     metrics = {k: getattr(evaluation, k) for k in ("part", "images", "accuracy", "balanced_accuracy", "ece", "ece_raw")}
     return dataclasses.replace(adapted, metrics=metrics, calibration=calibration)

@@ -162,7 +162,9 @@ def about(settled: Mapping[str, Any]) -> list[str]:
     selection = "selection kept" if start["selection_kept"] else "channels selected anew"
     lines = [f"warm start from {start['folder']}: {', '.join(counts)}; {selection}"]
     if not start["val_unseen"]:
-        lines.append(f"{VAL_MAYBE_SEEN}: its figures may be too good, and no temperature is fitted; give a val part")
+        lines.append(
+            f"{VAL_MAYBE_SEEN}: its figures may be too good, and no temperature is fitted; give a val part that is new"
+        )
     return lines
 
 
@@ -181,11 +183,19 @@ def _by_name(fresh: Tensor, old: Tensor, classes: tuple[str, ...], old_classes: 
 
 
 def _val_is_unseen(earlier: Adapted, images: ImageData) -> bool:
-    """Whether the earlier run cannot have trained on this val: a part of the data's own, or the same one held out."""
-    if images.val is None or not images.held_out:
+    """Whether neither the earlier run nor those before it can have trained on this val, as far as records tell.
+
+    The val of the earlier run is as unseen as it was then, and its training images are seen. Of other images, a part
+    of the data's own is taken to be new, since who brings one along means it so; one held out anew is not.
+    """
+    if images.val is None:
         return True
-    before = earlier.data.get("held_out")
-    return before is not None and before.get("digest") == images.val.digest()
+    digest = images.val.digest()
+    if digest == earlier.settled.get("train_digest"):
+        return False
+    if digest == earlier.data.get("held_out", {}).get("digest", earlier.data.get("val_digest")):
+        return earlier.val_unseen
+    return not images.held_out
 
 
 def _digest(earlier: Adapted) -> str:
