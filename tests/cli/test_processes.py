@@ -192,21 +192,17 @@ def _processor_seconds(command):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_importing_the_package_imports_no_torch():
-    program = "import sys, ttctune; dir(ttctune); ttctune.__version__; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
-def test_reading_images_imports_no_timm():
-    """Images know nothing of models."""
-    program = "import sys, ttctune.images; print('timm' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
-def test_commands_import_no_metrics_that_they_do_not_need():
-    program = "import sys, ttctune.adapted; print('torchmetrics' in sys.modules)"
+@pytest.mark.parametrize(
+    ("program", "unwanted"),
+    [
+        ("import ttctune; dir(ttctune); ttctune.__version__", "torch"),
+        ("import ttctune.images", "timm"),
+        ("import ttctune.adapted", "torchmetrics"),
+    ],
+)
+def test_nothing_is_imported_before_it_is_needed(program, unwanted):
+    """The package's names are there at once, images know nothing of models, and few commands need metrics."""
+    program += f"; import sys; print({unwanted!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

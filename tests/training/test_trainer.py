@@ -13,6 +13,8 @@ from ttctune.errors import TrainingError
 from ttctune.images.batches import LabelledImages
 from ttctune.images.normalisation import normalise
 from ttctune.recipe import Recipe
+from ttctune.training.compilation import compiler_found
+from ttctune.training.optimizer import Optimizer
 from ttctune.training.progress import Reporter
 from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer, image_loss
@@ -305,3 +307,37 @@ def test_the_history_row_names_every_group_with_its_last_rate():
     assert row["stage"] == "tune" and row["epoch"] == 1 and set(row["learning_rates"]) == {"channels", "norms", "head"}
     assert 0 < row["learning_rates"]["head"] < 5e-3
     assert 0 <= row["accuracy"] <= 1 and row["images_per_second"] > 0 and row["seconds"] > 0
+
+
+def step_of(monkeypatch, compiled):
+    """Loss and gradients of one step of tuning, and how often the model was compiled."""
+    gradients, compilations = [], []
+    step, compile_model = Optimizer.step, torch.compile
+
+    def watched_step(self, clip):
+        gradients.extend(gradient.clone() for gradient in self.gradients())
+        step(self, clip)
+
+    def watched_compile(model):
+        compilations.append(model)
+        return compile_model(model)
+
+    attachment = attached("vit")
+    trainer = trainer_of(attachment, labelled(6), drop_path=0.3)
+    trainer.compile = compiled
+    with monkeypatch.context() as patch:
+        patch.setattr(Optimizer, "step", watched_step)
+        patch.setattr(torch, "compile", watched_compile)
+        _, row = train(attachment, trainer)
+    return row["loss"], gradients, len(compilations)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compiler_found(torch.device("cpu")), reason="needs a C++ compiler")
+def test_a_compiled_step_has_the_loss_and_the_gradients_of_a_plain_one(monkeypatch):
+    loss, gradients, compilations = step_of(monkeypatch, compiled=True)
+    plain_loss, plain, never = step_of(monkeypatch, compiled=False)
+    assert (compilations, never) == (1, 0) and loss == pytest.approx(plain_loss, rel=1e-4)
+    assert max(gradient.abs().max() for gradient in plain) > 1e-2
+    for ours, theirs in zip(gradients, plain, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
