@@ -409,8 +409,8 @@ def test_merge_never_replaces_an_adapter_nor_what_it_reads(ttctune, fitted, tree
     assert {path.name: path.read_bytes() for path in merged.iterdir()} == before
 
 
-def test_fit_in_the_folder_of_the_images_takes_its_runs_for_no_class(ttctune, tree, model, tmp_path, monkeypatch):
-    shutil.copytree(tree, tmp_path / "shapes")
+def test_fit_in_the_folder_of_the_images_takes_its_runs_for_no_class(ttctune, model, tmp_path, monkeypatch):
+    write_image_tree(tmp_path / "shapes", 3, 5)
     monkeypatch.chdir(tmp_path / "shapes")
     for name in ("shapes-vit", "shapes-vit-2"):
         assert fit(ttctune, ".", model).code == 0
