@@ -18,7 +18,7 @@ from ttctune.backbone.opening import open_backbone
 from ttctune.calibration import Calibration
 from ttctune.errors import AdapterError, DataError
 from ttctune.evaluation import Evaluation, evaluate_logits, outputs_of
-from ttctune.images import ImageSet, Picture, decode, is_stack, open_evaluation_images, picture_name
+from ttctune.images import ImageSet, Picture, as_pictures, decode, open_evaluation_images, picture_name
 from ttctune.method.attachment import Attachment, attach, load_adapter
 from ttctune.method.merge import merge
 from ttctune.model_card import model_card
@@ -186,11 +186,7 @@ class Adapted:
         """uint8 batches of pictures, or of images that are decoded already."""
         if isinstance(images, ImageSet):
             return (pictures for pictures, _ in images.batches(BATCH))
-        if isinstance(images, np.ndarray | Tensor) and images.dtype != object:
-            many = is_stack(images, self.input.channels)
-        else:
-            many = isinstance(images, list | tuple | np.ndarray)
-        pictures = images if many else [images]
+        pictures = as_pictures(images, self.input.channels)
         chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
         return (torch.stack([decode(p, self.input) for p in chunk]) for chunk in chunks)
 

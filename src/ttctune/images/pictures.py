@@ -182,19 +182,25 @@ def to_picture(thing: Any, name: str, channels: int | None = None) -> Picture:
     return to_bytes(array)
 
 
-def is_stack(array: "np.ndarray[Any, Any] | torch.Tensor", channels: int) -> bool:
-    """Whether an array is many pictures, as those that are trained on, or one.
-
-    Four dimensions are many. Of three, a picture has its channels last (H x W x C); else it is a stack of grey ones
-    (N x H x W).
+def as_pictures(images: Any, channels: int) -> Sequence[Picture]:
+    """Pictures one by one: of a list, of an array as arrays to train on are read, or the one that is given.
 
     Args:
-        array: uint8, or float in [0, 1].
+        images: A picture, a list of them, or an array of many.
         channels: How many channels the model takes.
 
     Raises:
-        DataError: The shape can be one picture, C x H x W, as well as that many grey ones.
+        DataError: The array can be one picture, C x H x W, as well as that many grey ones.
     """
+    if isinstance(images, np.ndarray | torch.Tensor) and images.dtype != object:
+        many = _is_stack(images, channels)
+    else:
+        many = isinstance(images, list | tuple | np.ndarray)
+    return images if many else [images]
+
+
+def _is_stack(array: "np.ndarray[Any, Any] | torch.Tensor", channels: int) -> bool:
+    """Four dimensions are many pictures; three are one, channels last (H x W x C), or many grey ones (N x H x W)."""
     shape = tuple(array.shape)
     if len(shape) != 3 or shape[-1] in (1, 3, 4, channels):
         return len(shape) == 4
