@@ -53,15 +53,16 @@ def tasks_in(out: Path) -> list[str]:
 def means(out: Path, method: str) -> dict[int, float]:
     """Number of a rate -> mean accuracy over the tasks, for every rate whose jobs are all done."""
     tasks = tasks_in(out)
-    return {number: value for number in range(len(RATES)) for value in mean(out, method, number, tasks)}
+    found = {number: mean(out, method, number, tasks) for number in range(len(RATES))}
+    return {number: value for number, value in found.items() if value is not None}
 
 
-def mean(out: Path, method: str, number: int, tasks: list[str]) -> list[float]:
-    """The mean accuracy at a rate, alone; nothing where not all jobs are done."""
+def mean(out: Path, method: str, number: int, tasks: list[str]) -> float | None:
+    """The mean accuracy at a rate; None where not all jobs are done."""
     records = [read_record(file) for file in sorted((out / str(number)).glob(f"*/{method}/seed0.json"))]
     if not tasks or [r.task for r in records if r.failed is None] != tasks:
-        return []
-    return [sum(record.accuracy for record in records) / len(records)]
+        return None
+    return sum(record.accuracy for record in records) / len(records)
 
 
 def following(found: dict[int, float]) -> int | None:
@@ -107,10 +108,13 @@ def versus(out: Path, tried: dict[str, dict[int, float]]) -> str:
     heads = ("parameters", "%", "two-stage minus it, on these tasks", "p", "on tasks of this sort", "wins/ties/losses")
     lines = [f"| method | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for method in sorted(means, key=means.__getitem__):
-        cells = [f"{max(run.parameters for run in best[method].values()):,}", f"{means[method]:.1f}", *[""] * 4]
-        if row := against.get(method):
-            gains = (said(in_points(gain)) for gain in (row.difference, row.over_tasks))
-            cells[2:] = [next(gains), f"{row.p:.2g}", next(gains), "/".join(map(str, row.wins))]
+        cells = [f"{max(run.parameters for run in best[method].values()):,}", f"{means[method]:.1f}"]
+        if method == OURS:
+            cells += [""] * 4
+        else:
+            row = against[method]
+            gain, over_tasks = said(in_points(row.difference)), said(in_points(row.over_tasks))
+            cells += [gain, f"{row.p:.2g}", over_tasks, "/".join(map(str, row.wins))]
         lines.append(f"| {title_of(method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
