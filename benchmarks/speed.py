@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import ttctune.torchvision_operators  # noqa: F401  (before timm and peft)
@@ -35,6 +37,7 @@ from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import score
 from ttctune.method.merge import merge
 from ttctune.recipe import Recipe
+from ttctune.training.last_block import read_tokens_only
 from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision, attention, measure
 from ttctune.training.trainer import image_loss
@@ -49,7 +52,7 @@ FORMATS = {
 PROCESSES = 5
 #: Makes glibc hand freed memory back at once, so that a process's peak is what lives at the same time.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
-METHODS = ("forward", "lora", "norms", "default", "maps", "rows")
+METHODS = ("forward", "lora", "lora here", "norms", "default", "maps", "rows")
 CPU = torch.device("cpu")
 
 
@@ -66,6 +69,14 @@ def lora(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
     config = peft.LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"], modules_to_save=["head"])
     model = peft.get_peft_model(model, config).train()
     return model, [p for p in model.parameters() if p.requires_grad]
+
+
+def lora_here(size: int) -> tuple[nn.Module, list[nn.Parameter]]:
+    """The same as the benchmark of methods trains it: PEFT's layers, ttctune's loop."""
+    model = timm.create_model(MODEL, num_classes=CLASSES, img_size=size).requires_grad_(False)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"]), model)
+    model.head.requires_grad_(True)
+    return model.train(), [p for p in model.parameters() if p.requires_grad]
 
 
 def attached(size: int, recipe: Recipe | None) -> Attachment:
@@ -90,6 +101,7 @@ def ours(recipe: Recipe | None) -> Callable[[int], tuple[nn.Module, list[nn.Para
 MAKE: dict[str, Callable[[int], tuple[nn.Module, list[nn.Parameter]]]] = {
     "forward": forward,
     "lora": lora,
+    "lora here": lora_here,
     "norms": ours(None),
     "default": ours(Recipe()),
     "maps": ours(Recipe(gates=(), channels=48)),
@@ -98,6 +110,7 @@ MAKE: dict[str, Callable[[int], tuple[nn.Module, list[nn.Parameter]]]] = {
 TITLES = {
     "forward": "forward alone",
     "lora": "PEFT LoRA r=8 on qkv",
+    "lora here": "the same, last block as below",
     "norms": "stage 1 (norms, head)",
     "default": "stage 2, default recipe (maps K = 24 at attn and mlp, gates at qkv and fc1, norms, head)",
     "maps": "stage 2, maps K = 48 at attn and mlp, norms, head",
@@ -114,11 +127,13 @@ class Step:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8, generator=generator)
         self.labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+        whole = method in ("forward", "lora")  # as their users run them
+        self.last_block = nullcontext if whole else partial(read_tokens_only, self.model, backbone())
         self.description = backbone().input
 
     def __call__(self, precision: Precision, model: nn.Module | None = None) -> None:
         model = self.model if model is None else model
-        with attention(self.model, precision.fused_attention):
+        with attention(self.model, precision.fused_attention), self.last_block():
             inputs = normalise(self.images, self.description, CPU)
             with torch.set_grad_enabled(self.optimizer is not None), precision.forward_context(CPU):
                 logits = model(inputs)

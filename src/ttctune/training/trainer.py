@@ -21,6 +21,7 @@ from ttctune.images.normalisation import normalise
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.recipe import Recipe
 from ttctune.training.compilation import compile_errors
+from ttctune.training.last_block import read_tokens_only
 from ttctune.training.optimizer import Optimizer
 from ttctune.training.precision import Precision, attention
 from ttctune.training.processes import Processes
@@ -139,6 +140,7 @@ class Trainer:
             stack.enter_context(_only(self.model, optimizer.parameters))
             stack.enter_context(attention(self.model, self.precision.fused_attention))
             self.draws = stack.enter_context(stochastic_depth(self.model, self.backbone, self.recipe.drop_path))
+            stack.enter_context(read_tokens_only(self.model, self.backbone))
             stack.enter_context(torch.random.fork_rng([self.device] if self.device.type == "cuda" else []))
             stack.callback(self.model.eval)
             model: nn.Module = self.model
@@ -175,7 +177,11 @@ class Trainer:
         optimizer = Optimizer(groups, False, self.device.type)
         compute = self._gradients if split else self._gradients_at_once
         try:
-            with _only(self.model, optimizer.parameters), attention(self.model, precision.fused_attention):
+            with (
+                _only(self.model, optimizer.parameters),
+                attention(self.model, precision.fused_attention),
+                read_tokens_only(self.model, self.backbone),
+            ):
                 total, _ = compute(self.model, optimizer, precision, share)
         finally:
             self.model.eval()
