@@ -265,7 +265,7 @@ def test_a_killed_process_ends_the_other_and_leaves_a_folder_to_resume(tmp_path,
 
 @pytest.mark.slow
 def test_torchrun_starts_it_and_ends_it(tmp_path, model, tree):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "ttctune", *flags(tree, model, tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
