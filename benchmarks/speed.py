@@ -18,8 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 
 import ttctune.torchvision_operators  # noqa: F401  (before timm and peft)
@@ -127,13 +126,14 @@ class Step:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8, generator=generator)
         self.labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
-        whole = method in ("forward", "lora")  # as their users run them
-        self.last_block = nullcontext if whole else partial(read_tokens_only, self.model, backbone())
+        self.standing = ExitStack()  # for good: a compiled step is compiled anew whenever the block changes
+        if method not in ("forward", "lora"):  # as their users run them
+            self.standing.enter_context(read_tokens_only(self.model, backbone()))
         self.description = backbone().input
 
     def __call__(self, precision: Precision, model: nn.Module | None = None) -> None:
         model = self.model if model is None else model
-        with attention(self.model, precision.fused_attention), self.last_block():
+        with attention(self.model, precision.fused_attention):
             inputs = normalise(self.images, self.description, CPU)
             with torch.set_grad_enabled(self.optimizer is not None), precision.forward_context(CPU):
                 logits = model(inputs)
