@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-#: What tests whole commands and runs, several processes or many models; the rest are unit tests (`make unit`).
+#: What tests whole commands, runs and pages, several processes or many models; the rest are unit tests (`make unit`).
 WHOLE = (
     "backbone/test_embedded.py",
     "backbone/test_families.py",
+    "bench/methods/test_table.py",
+    "bench/report/test_page.py",
+    "bench/test_run_job.py",
     "cli",
     "demo",
     "nothing_lost",

@@ -201,6 +201,18 @@ def test_bfloat16_autocast_stays_close_to_float32(form, has_bias):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.05 * float(b.abs().max()))
 
 
+def test_sums_over_many_positions_do_not_add_up_in_bfloat16():
+    """With 4,000 positions, sums kept in bfloat16 would be wrong by several per cent."""
+    tuned = _tuned("gates", dtype=torch.float32)
+    x, weights = _inputs(20, 200, dtype=torch.float32), torch.randn(20, 200, OUTPUTS)
+    exact = torch.autograd.grad((tuned(x) * weights).sum(), _trained(tuned))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = tuned(x)
+    mixed = torch.autograd.grad((y.float() * weights).sum(), _trained(tuned))
+    for a, b in zip(mixed, exact, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
 @forms
 def test_a_small_change_survives_bfloat16_weights(form):
     """Folding happens in float32: the weight is rounded once, after the change, not before."""
