@@ -20,7 +20,7 @@ def model_card(record: dict[str, Any]) -> str:
         f"- Trained parameters: {counts['channels']:,} in channels, {counts['norms']:,} in norms, "
         f"{counts['head']:,} in the head",
         f"- Images: {data.get('train_images', '?')} train, {data.get('val_images', '?')} val "
-        f"({data.get('val_note', 'none')})",
+        f"({data.get('val_note', 'no val part')})",
         f"- Input: {size['height']} x {size['width']} pixels, resize = {size['resize']}",
     ]
     if metrics:

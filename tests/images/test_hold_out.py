@@ -53,7 +53,7 @@ def test_train_is_the_same_whether_or_not_val_is_asked_for(tmp_path):
 def test_a_fraction_of_zero_holds_out_nothing(tmp_path):
     """There is no val part then, and the note says so."""
     source = open_source(write_image_tree(tmp_path, 2, 1), val_fraction=0)
-    assert {"train"} == set(source.parts) and "none" == source.val_note
+    assert {"train"} == set(source.parts) and "no val part" == source.val_note
 
 
 def test_two_images_per_class_still_give_a_val_part(tmp_path):

@@ -27,7 +27,7 @@ class ImageData:
     Attributes:
         parts: Those parts that were asked for and exist.
         classes: Class names in label order.
-        val_note: Where the val part comes from: "val part of the data", "20 % of train, held out" or "none".
+        val_note: Where the val part comes from: "val part of the data", "20 % of train, held out" or "no val part".
         held_out: Whether val was held out of train.
         skipped_images: One (name, reason) for each image that was left out because it cannot be read.
     """

@@ -59,7 +59,7 @@ def open_source(
     strict = classes is None
     if strict and len(names) < 2:
         raise DataError(f"{_name(data)} has one class, {names[0]!r}", "at least two", "add images of another class")
-    val_note = "val part of the data" if "val" in found else "none"
+    val_note = "val part of the data" if "val" in found else "no val part"
     held_out = False
     if may_hold_out and "val" not in found and "train" in found:
         found["train"], val = hold_out(found["train"], names, val_fraction, seed, strict=strict)

@@ -54,11 +54,11 @@ class Source:
     Attributes:
         parts: From "train", "val" and "test", those that were asked for and exist.
         classes: Class names in label order.
-        val_note: Where the val part comes from: "val part of the data", "20 % of train, held out" or "none".
+        val_note: Where the val part comes from: "val part of the data", "20 % of train, held out" or "no val part".
         held_out: Whether val was held out of train.
     """
 
     parts: dict[str, PartSource]
     classes: tuple[str, ...]
-    val_note: str = "none"
+    val_note: str = "no val part"
     held_out: bool = False
