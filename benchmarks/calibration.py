@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ttctune.adapted import load
 from ttctune.calibration import TARGETS, calibration_error, coverage_and_accuracy, fit_temperature, thresholds
 from ttctune.calibration import negative_log_likelihood as nll
 from ttctune.images import open_images
+from ttctune.loading import load
 
 SIZES, DRAWS = (25, 50, 100, 150), 200
 PAGE = Path("docs/results/calibration.md")

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from ttctune.adapted import Adapted, load
+from ttctune.adapted import Adapted
 from ttctune.bench.methods import METHODS
+from ttctune.loading import load
 from ttctune.recipe import Recipe
 from ttctune.run import prepare, settle
 from ttctune.training.checkpoint import Checkpoint

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from ttctune.version import __version__
 
 if TYPE_CHECKING:
-    from ttctune.adapted import Adapted, load
+    from ttctune.adapted import Adapted
     from ttctune.backbone.opening import open_backbone
     from ttctune.errors import TtcError
     from ttctune.images import open_images
+    from ttctune.loading import load
     from ttctune.recipe import Recipe
     from ttctune.run import adapt
 
 _HOME = {
     "adapt": "ttctune.run",
-    "load": "ttctune.adapted",
+    "load": "ttctune.loading",
     "Adapted": "ttctune.adapted",
     "Recipe": "ttctune.recipe",
     "open_backbone": "ttctune.backbone.opening",

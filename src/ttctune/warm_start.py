@@ -14,12 +14,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ttctune import adapter_folder
-from ttctune.adapted import Adapted, load
+from ttctune.adapted import Adapted
 from ttctune.adapter_folder import BackboneRecord, WarmStartRecord
 from ttctune.backbone.model import Backbone
 from ttctune.backbone.opening import open_backbone
 from ttctune.errors import RecipeError
 from ttctune.images import ImageData
+from ttctune.loading import load
 from ttctune.method.attachment import Attachment
 from ttctune.recipe import Recipe, flag_of
 from ttctune.training.checkpoint import Checkpoint

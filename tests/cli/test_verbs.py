@@ -21,7 +21,7 @@ from tests.images.shards import write_as_shards
 from tests.run_helpers import save_model, sha, short_flags, vit, write_record
 
 from ttctune import run as run_module
-from ttctune.adapted import load
+from ttctune.loading import load
 from ttctune.version import __version__
 
 

@@ -5,8 +5,21 @@ import sys
 import pytest
 import torch
 from tests.bench.runs import outputs, prepared
-from tests.models import BUILDERS, attached, draw_adapter, labels, per_image_loss, pictures, print_of, tiny
+from tests.models import (
+    BUILDERS,
+    attached,
+    backbone_of,
+    draw_adapter,
+    labels,
+    per_image_loss,
+    pictures,
+    print_of,
+    randomise,
+    tiny,
+)
+from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from ttctune.backbone.read_out import tokens_read
 from ttctune.bench.methods import METHODS
@@ -48,7 +61,8 @@ def test_outputs_and_gradients_are_those_of_the_whole_block(family):
     draw_adapter(attachment)
     model = attachment.model
     seen = []
-    model.blocks[-1].mlp.register_forward_hook(lambda mlp, inputs, output: seen.append(output.shape[1]))
+    for part in (model.blocks[-1].attn, model.blocks[-1].mlp):
+        part.register_forward_hook(lambda part, inputs, output: seen.append(output.shape[1]))
 
     def computed():
         model.zero_grad()
@@ -59,12 +73,34 @@ def test_outputs_and_gradients_are_those_of_the_whole_block(family):
     logits, gradients = computed()
     with read_tokens_only(model, attachment.backbone):
         fewer_logits, fewer_gradients = computed()
-    assert seen[1] == READS[family] < seen[0]
+    assert seen[2:] == [READS[family]] * 2 and READS[family] < seen[0] == seen[1]
     assert torch.allclose(fewer_logits, logits, atol=1e-10)
     for name, gradient in gradients.items():
         assert torch.allclose(fewer_gradients[name], gradient, atol=1e-10), name
     computed()
-    assert seen[2] == seen[0]
+    assert seen[4:] == seen[:2]
+
+
+@pytest.mark.parametrize("option", [{}, {"qk_norm": True}, {"scale_norm": True}, {"gated": True}, {"attn_head_dim": 6}])
+def test_every_option_of_timms_attention_is_computed(option):
+    attention = randomise(Attention(16, 4, qkv_bias=True, norm_layer=nn.LayerNorm, **option)).double()
+    x = torch.randn(2, 7, 16, dtype=torch.float64)
+    assert torch.allclose(last_block._attention(attention, 3, x), attention(x)[:, :3], atol=1e-12)
+
+
+@pytest.mark.parametrize("own", ["differential", "replaced"])
+def test_an_attention_of_another_kind_is_computed_whole(own):
+    model = tiny("vit", attn_layer="diff") if own == "differential" else tiny("vit")
+    attention = model.blocks[-1].attn
+    if own == "replaced":
+        forward = attention.forward
+        attention.forward = lambda x, **mask: forward(x)
+    seen = []
+    attention.register_forward_hook(lambda part, inputs, output: seen.append(output.shape[1]))
+    logits = model(pictures())
+    with read_tokens_only(model, backbone_of(model)):
+        assert torch.allclose(model(pictures()), logits, atol=1e-5)
+    assert seen[0] == seen[1] > 1
 
 
 @pytest.mark.parametrize("family", ["vit", "vit_siglip"])

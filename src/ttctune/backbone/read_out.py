@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from timm.layers import Attention
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
@@ -18,3 +19,8 @@ def tokens_read(model: nn.Module) -> int | None:
     vit: Any = model
     by_token = vit.global_pool == "token" and vit.attn_pool is None and type(vit.blocks[-1]) is Block
     return int(vit.num_prefix_tokens) if by_token else None
+
+
+def has_plain_attention(block: Any) -> bool:
+    """Whether a block's attention is timm's own, so that it is known how to compute it for a few queries."""
+    return type(block.attn) is Attention and "forward" not in vars(block.attn)

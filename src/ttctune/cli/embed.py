@@ -51,10 +51,10 @@ def command(
     An .npz holds `features` (N x D) and `file`, with --data also `part` and `class`; a .csv has the same columns.
     """
     number_format = start(precision, threads, seed)
-    from ttctune.adapted import load
     from ttctune.cli import printing
     from ttctune.feature_file import Row, write_features
     from ttctune.images import pictures_in, pictures_with_classes
+    from ttctune.loading import load
 
     if images and data is None:
         files: list[Any] = list(pictures_in(images))

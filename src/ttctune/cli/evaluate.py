@@ -49,8 +49,8 @@ def command(
     """Measure on the test part of the data; without one on val, else on all images; says which."""
     threshold = probability("--abstain", abstain)
     number_format, decoders = start(precision, threads, seed), workers_of(workers)
-    from ttctune.adapted import load
     from ttctune.cli import printing
+    from ttctune.loading import load
 
     adapted = load(folder, model, weights, device=device)
     evaluation = adapted.evaluate(data, precision=number_format, skip_bad=skip_bad, abstain=threshold, workers=decoders)

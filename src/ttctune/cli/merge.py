@@ -30,9 +30,9 @@ def command(
     Merging is exact arithmetic in float32 on the CPU; --device, --precision and --seed change nothing here.
     """
     start(precision, threads, seed)
-    from ttctune.adapted import load
     from ttctune.backbone.saving import write_timm_folder
     from ttctune.cli import printing
+    from ttctune.loading import load
     from ttctune.output_folder import MERGED, written_whole
 
     with written_whole(out, overwrite=overwrite, replaces=MERGED) as made:

@@ -57,9 +57,9 @@ def command(
     """
     shown, threshold = whole_number("--top", top), probability("--abstain", abstain)
     number_format = start(precision, threads, seed)
-    from ttctune.adapted import load
     from ttctune.cli import printing
     from ttctune.images import pictures_in
+    from ttctune.loading import load
 
     files = pictures_in(images)
     adapted = load(folder, model, weights, device=device)

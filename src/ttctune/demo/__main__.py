@@ -15,7 +15,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from ttctune.adapted import load
 from ttctune.backbone.embedded import NAME
 from ttctune.backbone.saving import write_timm_folder
 from ttctune.bench.methods import METHODS
@@ -23,6 +22,7 @@ from ttctune.demo.comparison import COMPARED, FULL, SMALL, Job, Result, results_
 from ttctune.demo.table import page, show
 from ttctune.demo.tasks import TASKS
 from ttctune.errors import RecipeError, TtcError
+from ttctune.loading import load
 from ttctune.output_folder import written_whole
 
 
