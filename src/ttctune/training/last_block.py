@@ -3,7 +3,7 @@
 The others are needed as keys and values of its attention, but not as queries, nor in anything behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,27 +28,27 @@ def read_tokens_only(model: nn.Module, backbone: Backbone) -> Iterator[None]:
         yield
         return
     block: Any = model.get_submodule(backbone.blocks[-1])
-    shortened = [block, block.attn] if has_plain_attention(block) else [block]
-    for module, forward in zip(shortened, (_block, _attention), strict=False):
+    shorter: dict[Any, Callable[..., Tensor]] = {block: _block}
+    if has_plain_attention(block):
+        shorter[block.attn] = _attention
+    for module, forward in shorter.items():
         module.forward = partial(forward, module, count)
     try:
         yield
     finally:
-        for module in shortened:
+        for module in shorter:
             del module.forward
 
 
 def _block(block: Any, count: int, x: Tensor) -> Tensor:
     """As timm's pre-norm Block, for the first `count` tokens behind the attention, which may give those alone."""
-    y = block.ls1(block.attn(block.norm1(x)))
-    # contiguous: a view would keep all tokens for the backward pass
-    x = x[:, :count].contiguous() + block.drop_path1(y[:, :count].contiguous())
+    x = x[:, :count] + block.drop_path1(block.ls1(block.attn(block.norm1(x))[:, :count]))
     z: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
     return z
 
 
 def _attention(attention: Any, count: int, x: Tensor) -> Tensor:
-    """As timm's Attention, for the first `count` tokens as queries: ... x tokens x width -> ... x count x width."""
+    """As timm's Attention, for the first `count` tokens as queries: N x tokens x width -> N x count x width."""
     qkv = attention.qkv(x).unflatten(-1, (3, attention.num_heads, attention.head_dim))
     q, k, v = qkv.transpose(1, 3).unbind(2)  # each images x heads x tokens x width of a head
     q, k = attention.q_norm(q[:, :, :count]), attention.k_norm(k)
