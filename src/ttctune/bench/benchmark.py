@@ -120,7 +120,9 @@ def benchmark(
     with results_folder(folder, header):
         search = Search(folder, trials, conditions) if trials else None
         with _engine(local, conditions, jobs, address, gpus) as where:
-            progress.say(f"{len(tasks)} tasks x {len(methods)} methods: {len(grid)} jobs; {where.title}")
+            sizes = {"task": len(tasks), "method": len(methods), "job": len(grid)}
+            counted = [f"{size} {name}{'s' * (size > 1)}" for name, size in sizes.items()]
+            progress.say("{} x {}: {}; {}".format(*counted, where.title))
             for line in _doubled(grid, conditions):
                 progress.say(line)
             return run_grid(grid, conditions, folder, where, progress, search)
