@@ -5,7 +5,8 @@ r"""Writes the demo's four tasks as folders with an index.csv, for `ttctune benc
         --seeds 2 --methods linear,norm,bitfit,full,lora,lora+norm,ssf,sct,ttc,ttc-random --jobs 2 -o results/demo
     ttctune report results/demo --images DIR -o report.html
 
-Sizes are those of `make demo`. Pictures of train and val are those that the demo makes with seed 0.
+Without --train and --val, sizes are those of `make demo`. Pictures of train and val are those that the demo makes with
+seed 0; of the drawn tasks (--tasks) there are as many as one likes, and fewer are the first of more.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from ttctune.demo.comparison import SMALL
 from ttctune.demo.tasks import TASKS
 
 
-def write(task: str, folder: Path) -> None:
+def write(task: str, folder: Path, train: int, val: int) -> None:
     """One task: PNG files, and an index.csv."""
-    parts = TASKS[task](SMALL.train, SMALL.val, 0)
+    parts = TASKS[task](train, val, 0)
     classes = sorted({name for _, names in parts.values() for name in names})
     folder.mkdir(parents=True)
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
@@ -35,12 +36,15 @@ def write(task: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Write all four."""
+    """Write all four, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="absent or empty")
-    folder = parser.parse_args().folder
-    for task in TASKS:
-        write(task, folder / task)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="those to write; default: %(default)s")
+    parser.add_argument("--train", type=int, default=SMALL.train, help="images to train on; default: %(default)s")
+    parser.add_argument("--val", type=int, default=SMALL.val, help="images to score on; default: %(default)s")
+    given = parser.parse_args()
+    for task in given.tasks.split(","):
+        write(task, given.folder / task, given.train, given.val)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,22 @@ from ttctune.bench.record import read_record
 from ttctune.bench.report.grid import Grid
 
 MODEL, SIZE, EPOCHS = "deit_tiny_patch16_224", 96, 10
-FIRST = ("linear", "norm", "lora", "lora+norm", "align+lora", "ssf", "sct", "ttc", "ttc-maps", "ttc-random", "full")
+FIRST = (
+    "linear",
+    "norm",
+    "bitfit",
+    "lora",
+    "lora+norm",
+    "align+lora",
+    "ssf",
+    "adaptformer",
+    "vpt",
+    "sct",
+    "ttc",
+    "ttc-maps",
+    "ttc-random",
+    "full",
+)
 RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2, 1.25e-3, 8e-2)
 #: Numbers of the rates that every method is tried at: the middle one, half and twice of it.
 COMMON = (0, 1, 2)
