@@ -2,7 +2,7 @@ r"""Writes the demo's four tasks as folders with an index.csv, for `ttctune benc
 
     python benchmarks/demo_tasks.py DIR
     ttctune bench --suite folder --root DIR --model ttctune_vit_patch8_64 --image-size 48 --epochs 8 --precision fp32 \
-        --seeds 2 --methods linear,norm,bitfit,full,lora,lora+norm,ssf,sct,ttc,ttc-random --jobs 2 -o results/demo
+        --seeds 3 --methods linear,norm,bitfit,full,lora,lora+norm,ssf,sct,ttc,ttc-random --jobs 2 -o results/demo
     ttctune report results/demo --images DIR -o report.html
 
 Without --train and --val, sizes are those of `make demo`. Pictures of train and val are those that the demo makes with

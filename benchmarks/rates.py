@@ -151,8 +151,9 @@ python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-siz
 {model} at {size} px, {EPOCHS} epochs in all, no stochastic depth, seed 0, on {", ".join(tasks_in(out))}:
 trained on train, scored on val (test parts are not read). Every method is tried at four rates, each twice the last,
 three that are common to all and one beyond the better of the outer two; where the best of these lies at an edge,
-further ones follow. Mean accuracy over the tasks in %, bold where highest. Every job's record is in a folder of its
-rate under `{out}`, and the choice, when all are done, in `{out}/chosen.toml`.
+further ones follow; those tried for [selection.md](selection.md) stand here too. Mean accuracy over the tasks in %,
+bold where highest. Every job's record is in a folder of its rate under `{out}`, and the choice, when all are done, in
+`{out}/chosen.toml`.
 
 {table(tried)}
 Of full fine-tuning the rates are 0.02 of those above, of the linear probe twice. A rate is that of a method's own
