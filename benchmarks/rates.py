@@ -36,7 +36,7 @@ FIRST = (
     "ttc-random",
     "full",
 )
-RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2, 1.25e-3, 8e-2)
+RATES = (1e-2, 5e-3, 2e-2, 2.5e-3, 4e-2, 1.25e-3, 8e-2, 1.6e-1, 3.2e-1)
 #: Numbers of the rates that every method is tried at: the middle one, half and twice of it.
 COMMON = (0, 1, 2)
 ASCENDING = sorted(range(len(RATES)), key=RATES.__getitem__)
@@ -152,8 +152,8 @@ python benchmarks/rates.py --root DIR --weights FILE --model {model} --image-siz
 trained on train, scored on val (test parts are not read). Every method is tried at four rates, each twice the last,
 three that are common to all and one beyond the better of the outer two; where the best of these lies at an edge,
 further ones follow; those tried for [selection.md](selection.md) stand here too. Mean accuracy over the tasks in %,
-bold where highest. Every job's record is in a folder of its rate under `{out}`, and the choice, when all are done, in
-`{out}/chosen.toml`.
+bold where highest. Every job's record is in a folder of its rate under `{out}`, and the choice, when all are done,
+in `{out}/chosen.toml`.
 
 {table(tried)}
 Of full fine-tuning the rates are 0.02 of those above, of the linear probe twice. A rate is that of a method's own
