@@ -25,6 +25,7 @@ from ttctune.images import picture_name
 from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
 from ttctune.training.device import find_device
+from ttctune.wording import counted
 
 #: Beside the results, for the jobs of this machine; may be removed at any time.
 FEATURES = ".features"
@@ -120,9 +121,8 @@ def benchmark(
     with results_folder(folder, header):
         search = Search(folder, trials, conditions) if trials else None
         with _engine(local, conditions, jobs, address, gpus) as where:
-            sizes = {"task": len(tasks), "method": len(methods), "job": len(grid)}
-            counted = [f"{size} {name}{'s' * (size > 1)}" for name, size in sizes.items()]
-            progress.say("{} x {}: {}; {}".format(*counted, where.title))
+            size = f"{counted(len(tasks), 'task')} x {counted(len(methods), 'method')}: {counted(len(grid), 'job')}"
+            progress.say(f"{size}; {where.title}")
             for line in _doubled(grid, conditions):
                 progress.say(line)
             return run_grid(grid, conditions, folder, where, progress, search)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ttctune.bench.engine import Advanced, Done, Engine, Event, Lost
 from ttctune.bench.grid import Conditions, Job
+from ttctune.wording import counted
 
 #: Seconds after which `wait` returns without an event, so that the time left can be shown anew.
 PATIENCE = 1.0
@@ -30,7 +31,7 @@ class LocalEngine(Engine):
 
     def __init__(self, conditions: Conditions, jobs: int) -> None:
         self.slots = jobs
-        self.title = f"{jobs} process{'es' * (jobs > 1)} of {conditions.threads} thread{'s' * (conditions.threads > 1)}"
+        self.title = f"{counted(jobs, 'process')} of {counted(conditions.threads, 'thread')}"
         self._conditions = conditions
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []

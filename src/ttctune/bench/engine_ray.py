@@ -12,6 +12,7 @@ from ttctune.bench.engine import Done, Engine, Event, Lost
 from ttctune.bench.grid import Conditions, Job
 from ttctune.bench.record import Record
 from ttctune.errors import RecipeError
+from ttctune.wording import counted
 
 #: Seconds after which `wait` returns without an event, so that the time left can be shown anew.
 PATIENCE = 1.0
@@ -40,7 +41,7 @@ class RayEngine(Engine):
             raise RecipeError(f"a cluster with {found}", f"what one job needs: {needs}", "change --threads or --gpus")
         self.slots = min(room, jobs or room)
         nodes = sum(node["Alive"] for node in self._ray.nodes())
-        self.title = f"Ray on {nodes} node{'s' * (nodes > 1)}, {self.slots} job{'s' * (self.slots > 1)} at a time"
+        self.title = f"Ray on {counted(nodes, 'node')}, {counted(self.slots, 'job')} at a time"
         options = {"num_cpus": conditions.threads, "num_gpus": gpus, "max_retries": 0}  # the runner starts jobs again
         self._do = self._ray.remote(**options)(_do)
         self._conditions = self._ray.put(conditions)

@@ -9,6 +9,7 @@ from ttctune.bench.methods import METHODS
 from ttctune.cli import tables
 from ttctune.demo.comparison import COMPARED, Result, Size
 from ttctune.demo.tasks import TASKS
+from ttctune.wording import counted
 
 
 def rows_of(results: Iterable[Result]) -> list[list[str]]:
@@ -38,7 +39,7 @@ def settings(size: Size, seeds: int) -> str:
     """The protocol, in one line."""
     return (
         f"{NAME} at {size.pixels} px; a task: {size.train} images to train on, {size.val} to score on; {size.epochs} "
-        f"epochs for every method; {seeds} seed{'s' * (seeds > 1)}; accuracy in %; parameters without head"
+        f"epochs for every method; {counted(seeds, 'seed')}; accuracy in %; parameters without head"
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ttctune.errors import ProcessError, RecipeError, TtcError
 from ttctune.launcher import launch
+from ttctune.wording import counted
 
 T = TypeVar("T")
 
@@ -172,7 +173,7 @@ def join(device: torch.device) -> Processes:
     if device.type == "cuda":
         gpus = len(set(processes.gather(str(torch.cuda.get_device_properties(device).uuid))))
         if gpus < processes.count:
-            given = f"{processes.count} processes on {gpus} GPU{'s' * (gpus != 1)}"
+            given = f"{processes.count} processes on {counted(gpus, 'GPU')}"
             raise RecipeError(given, "one GPU for each process", "start fewer, or use --device cpu")
     return processes
 
