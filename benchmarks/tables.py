@@ -8,8 +8,8 @@ A table stands between two lines,
     <!-- end of table -->
 
 the first of which says which results it shows: the folder that `ttctune bench` wrote, seen from where this is called,
-the method that others are compared with, and the others. Rows are in the order of their means; p is after Holm's
-correction for their number.
+the method that others are compared with, and the others. `FOLDER on TASK, TASK, ...` leaves other tasks out. Rows are
+in the order of their means; p is after Holm's correction for their number.
 """
 
 import argparse
@@ -24,23 +24,30 @@ from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import read_results
 from ttctune.bench.report.tables import tables_of
 
-TABLE = re.compile(r"(<!-- table of (\S+) against (\S+): ([^>]*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(?P<begin><!-- table of (?P<folder>\S+)(?: on (?P<tasks>[^>]*?))?"
+    r" against (?P<reference>\S+): (?P<others>[^>]*) -->\n)"
+    r".*?(?P<end><!-- end of table -->)",
+    re.DOTALL,
+)
 
 
-def table(folder: Path, reference: str, others: list[str]) -> str:
+def table(folder: Path, tasks: list[str], reference: str, others: list[str]) -> str:
     """Methods and variants by their means over the tasks, with what the reference has more.
 
     Args:
         folder: Of results, of one protocol.
+        tasks: Those to show; none stand for all.
         reference: The method that others are compared with.
         others: Those.
     """
     results = read_results(folder)
-    runs = tuple(run for run in results.tables[0] if run.method in {reference, *others})
+    groups = {task: group for task, group in results.groups.items() if not tasks or task in tasks}
+    runs = tuple(run for run in results.tables[0] if run.method in {reference, *others} and run.task in groups)
     if absent := {reference, *others} - {run.method for run in runs}:
         raise SystemExit(f"{folder} has no results of {', '.join(sorted(absent))}; take them out of the page")
     titles = titles_of([reference, *others])
-    (shown,) = tables_of(replace(results, tables=(runs,)), titles, reference)
+    (shown,) = tables_of(replace(results, tables=(runs,), groups=groups), titles, reference)
     mean = shown.columns[0]
     against = {row.method: row for row in shown.versus}
     lines = [
@@ -61,9 +68,15 @@ def table(folder: Path, reference: str, others: list[str]) -> str:
 def renewed(page: str) -> str:
     """The page with every table of it made anew."""
     return TABLE.sub(
-        lambda m: m[1] + table(Path(m[2]), m[3], [name.strip() for name in m[4].split(",") if name.strip()]) + m[5],
+        lambda m: (
+            m["begin"] + table(Path(m["folder"]), _names(m["tasks"]), m["reference"], _names(m["others"])) + m["end"]
+        ),
         page,
     )
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 if __name__ == "__main__":
