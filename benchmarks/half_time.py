@@ -9,10 +9,10 @@ r"""How good a short two-stage run is beside LoRA's full one, and what part of i
 The first two make the records; the last reads them.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
+from page_of import page_of
 from paired import difference, percent, right_of, runs_of, said
 
 from ttctune.bench.methods import titles_of
@@ -75,17 +75,5 @@ def page(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
-    arguments = parser.parse_args()
-    text = page(arguments.folder)
-    if arguments.page:
-        arguments.page.write_text(text)
-    else:
-        print(text)
-
-
 if __name__ == "__main__":
-    main()
+    page_of(page, __doc__)

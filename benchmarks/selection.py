@@ -5,11 +5,11 @@
 Reads the records that `benchmarks/rates.py` leaves, a folder for each rate; trains nothing.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from page_of import page_of
 from paired import difference, percent, right_of, runs_of, said
 from rates import rates_of
 
@@ -61,17 +61,5 @@ def page(folder: Path) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
-    arguments = parser.parse_args()
-    text = page(arguments.folder)
-    if arguments.page:
-        arguments.page.write_text(text)
-    else:
-        print(text)
-
-
 if __name__ == "__main__":
-    main()
+    page_of(page, __doc__)
