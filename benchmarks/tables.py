@@ -44,7 +44,7 @@ def table(folder: Path, tasks: list[str], reference: str, others: list[str]) -> 
     results = read_results(folder)
     groups = {task: group for task, group in results.groups.items() if not tasks or task in tasks}
     runs = tuple(run for run in results.tables[0] if run.method in {reference, *others} and run.task in groups)
-    if absent := {reference, *others} - {run.method for run in runs}:
+    if absent := ({reference, *others} - {run.method for run in runs}) | (set(tasks) - {run.task for run in runs}):
         raise SystemExit(f"{folder} has no results of {', '.join(sorted(absent))}; take them out of the page")
     titles = titles_of([reference, *others])
     (shown,) = tables_of(replace(results, tables=(runs,), groups=groups), titles, reference)
