@@ -17,7 +17,7 @@ from images.pictures import write_image_tree
 from ttctune.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"
-MODEL = "vit_base_patch16_224.augreg_in21k"
+MODEL = "vit_tiny_patch16_224.augreg_in21k"
 #: Makes the environment that these tests run in.
 SETUP = ("make ", "source ")
 
