@@ -11,6 +11,7 @@ SHORT = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     RuntimeError("could not create a primitive"),
     RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("can't start new thread"),
     RuntimeError("MPS backend out of memory (MPS allocated: 5.05 GB)"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),

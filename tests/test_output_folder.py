@@ -216,6 +216,26 @@ def test_a_folder_is_exchanged_whole(tmp_path, monkeypatch, atomic):
     assert contents(tmp_path) == {"x/a": "new"}
 
 
+def test_a_folder_killed_between_two_steps_of_an_exchange_is_put_back(tmp_path, monkeypatch):
+    """Where folders cannot be swapped in one step, the old one is aside for a moment."""
+    old, replace = make(tmp_path / "x", "finished"), os.replace
+
+    def killed_at_the_second(source, target):
+        if Path(target) == old:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    monkeypatch.setattr("os.replace", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt), written_whole(old, overwrite=True) as made:
+        (made / "adapter.json").write_text('{"ttctune_format": 1, "new": true}')
+    assert not old.exists()
+    monkeypatch.undo()
+    with pytest.raises(FolderError, match="taken"), written_whole(old):
+        pass
+    assert json.loads((old / "adapter.json").read_text())["old"]
+
+
 @pytest.mark.slow
 def test_a_reader_never_sees_a_folder_half_replaced(tmp_path):
     folder = tmp_path / "x"

@@ -34,7 +34,8 @@ MARKS = {
 #: A marked file is text about one model; anything larger is not ours.
 LARGEST_MARKED = 16 << 20
 
-_RENAME_EXCHANGE = 2
+_RENAME_EXCHANGE = 2  # of renameat2, Linux
+_RENAME_SWAP = 2  # of renamex_np, macOS
 _AT_FDCWD = -100
 
 
@@ -137,9 +138,13 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
 def clear_beside(folder: Path) -> None:
     """Remove what a process that died has left beside `folder`, unless it is a run that can be resumed.
 
+    Where two folders cannot be swapped in one step, it may have died between two: then the old one is put back.
+
     Raises:
         FolderError: Another process works there.
     """
+    if _aside(folder).is_dir() and not folder.exists():
+        os.replace(_aside(folder), folder)
     place = beside(folder)
     if place.is_dir() and state_of(place) != "unfinished":
         with locked(place):
@@ -349,15 +354,24 @@ def _has_mark(file: Path, mark: str) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders in one step where the system can (Linux), else in two."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is not None:
-        if not rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    aside = other.with_name(f".{other.name}.old")
+    """Swap two folders in one step where the system can (Linux, macOS), else in three."""
+    paths, library = (os.fsencode(one), os.fsencode(other)), ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(*paths, _RENAME_SWAP)
+    else:
+        failed = None
+    if failed == 0:
+        return
+    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    aside = _aside(other)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(other, aside)
     os.replace(one, other)
     os.replace(aside, one)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")

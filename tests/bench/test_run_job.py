@@ -12,6 +12,7 @@ from ttctune.bench.grid import Job
 from ttctune.bench.legacy import IMAGENET, LEGACY, Legacy
 from ttctune.bench.record import protocol_key, unpacked, unpacked_names
 from ttctune.bench.run_job import LIBRARIES, record_of
+from ttctune.images import decode_all
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,20 @@ def test_a_job_done_again_gives_the_same_record_but_for_the_clock(job, model):
         for r in (first, second)
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_many_images_to_score_are_not_kept_and_score_the_same(job, model, monkeypatch):
+    kept, names = record_of(job, conditions(model)), []
+
+    def noted(*values, name, **settings):
+        names.append(name)
+        return decode_all(*values, name=name, **settings)
+
+    monkeypatch.setattr("ttctune.bench.run_job.SCORED_BYTES", 0)
+    monkeypatch.setattr("ttctune.images.opening.decode_all", noted)
+    streamed = record_of(job, conditions(model))
+    assert names == ["train"]
+    assert (streamed.predictions, streamed.losses) == (kept.predictions, kept.losses)
 
 
 def test_what_a_person_did_wrong_is_the_reason_of_a_failed_job(job, model, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tests.bench.tasks import Here, conditions, write_tasks
+from tests.images.shards import write_as_shards
 from tests.run_helpers import save_model
 
 from ttctune.bench.engine import Done
@@ -115,6 +116,16 @@ def test_files_that_stand_in_two_parts_are_named_before_the_jobs(bench, imagined
     val, train = (sorted((root / "ants" / part).rglob("*.png"))[0] for part in ("val", "train"))
     val.write_bytes(train.read_bytes())
     done = bench(root=root)
+    assert done.code == 0 and "ants: 1 image of val in train too (" in done.err
+
+
+def test_pictures_of_shards_that_stand_in_two_parts_are_named_too(bench, imagined, tmp_path):
+    imagined.instead = lambda job: None
+    root = write_tasks(tmp_path / "tasks")
+    val, train = (sorted((root / "ants" / part).rglob("*.png"))[0] for part in ("val", "train"))
+    val.write_bytes(train.read_bytes())
+    write_as_shards(root / "ants", tmp_path / "shards" / "ants")
+    done = bench(root=tmp_path / "shards")
     assert done.code == 0 and "ants: 1 image of val in train too (" in done.err
 
 

@@ -1,5 +1,6 @@
 """Decoding: every kind of picture, timm's very pixels, and one clear line for rubbish."""
 
+import errno
 import struct
 import warnings
 import zlib
@@ -17,7 +18,7 @@ import ttctune.torchvision_operators  # noqa: F401
 # isort: split
 from timm.data import create_transform
 
-from ttctune.errors import DataError
+from ttctune.errors import DataError, FolderError
 from ttctune.images import decode, decode_whole
 from ttctune.images.resizing import MAX_PIXELS
 
@@ -360,3 +361,27 @@ def test_a_whole_picture_that_cannot_be_read_is_named(tmp_path):
     for name, said in (("x.png", "cannot be read"), ("y.png", "does not exist")):
         with pytest.raises(DataError, match=said):
             decode_whole(tmp_path / name, name)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), MemoryError),
+        (OSError(errno.EMFILE, "Too many open files"), FolderError),
+        (OSError(errno.EIO, "Input/output error"), FolderError),
+        (OSError("image file is truncated"), DataError),
+        (PermissionError(errno.EACCES, "Permission denied"), DataError),
+    ],
+    ids=str,
+)
+def test_a_failing_machine_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch, error, expected):
+    """`skip_bad` leaves out pictures that are bad, not good ones that cannot be read now."""
+    draw(0).save(tmp_path / "a.png")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(expected) as caught:
+        decode(tmp_path / "a.png", describe())
+    assert caught.type is expected

@@ -331,8 +331,9 @@ class TestVtab:
         """test.txt alone serves an adapter's classes, not training."""
         self._write(tmp_path, test="0,1")
         check_refused(tmp_path, "no train list")
-        assert [0, 1] == open_source(tmp_path, parts=("test",), classes=("a", "b", "c")).parts["test"].labels
-        check_refused(tmp_path, "labels outside the range: 1", parts=("test",), classes=("a",))
+        assert [0, 1] == open_source(tmp_path, parts=("test",), classes=("0", "1", "2")).parts["test"].labels
+        check_refused(tmp_path, "labels outside the range: 1", parts=("test",), classes=("0",))
+        check_refused(tmp_path, "those that are known have names", parts=("test",), classes=("a", "b"))
         (tmp_path / "train800.txt").write_text("\n")
         check_refused(tmp_path, "lists no images")
 

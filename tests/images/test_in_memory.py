@@ -178,6 +178,24 @@ def test_a_data_sets_own_class_names_are_used_also_through_a_subset():
     assert ("0", "1", "2") == open_source(Pairs(RGB, LABELS), val_fraction=0).classes
 
 
+def test_numbers_of_a_data_set_count_its_own_classes():
+    """A val part without a class, or with the classes in another order, is not read by train's numbers."""
+    train = Pairs(RGB, LABELS, ["ape", "bee", "cat"])
+    parts = open_source({"train": train, "val": Pairs(RGB[:2], [0, 1], ["bee", "cat"])}).parts
+    assert parts["train"].labels == LABELS and parts["val"].labels == [1, 2]
+    other = {"train": Pairs(RGB[:2], [0, 1], ["cat", "ape"])}
+    assert open_source(other, val_fraction=0, classes=("ape", "bee", "cat")).parts["train"].labels == [2, 0]
+    check_refused({"train": train, "val": Pairs(RGB[:1], [0], ["dog"])}, "class 'dog' in the val part is unknown")
+    check_refused({"train": train, "val": Pairs(RGB[:1], [3], ["bee", "cat"])}, "labels outside the range: 3")
+
+
+def test_names_of_a_data_set_do_not_matter_where_known_classes_are_numbers():
+    """Unless some of the names are such numbers: then the data set may hold some of the classes only."""
+    for names, labels in ((["ape", "bee"], [0, 1]), (["1", "2"], [1, 2])):
+        data = Pairs(RGB[:2], [0, 1], names)
+        assert open_source(data, val_fraction=0, classes=("0", "1", "2")).parts["train"].labels == labels
+
+
 def test_a_tensor_data_set_serves():
     """torch's own pair of tensors is a data set like any other."""
     data = TensorDataset(torch.from_numpy(RGB).permute(0, 3, 1, 2), torch.tensor(LABELS))

@@ -21,7 +21,6 @@ from ttctune.bench.search import Search
 from ttctune.bench.suites import FOLDS, tasks_of
 from ttctune.bench.suites.doubles import doubled_files
 from ttctune.errors import DataError, RecipeError
-from ttctune.images import picture_name
 from ttctune.machine import usable_cores
 from ttctune.method.attachment import attach
 from ttctune.training.device import find_device
@@ -133,8 +132,7 @@ def _doubled(grid: Iterable[Job], conditions: Conditions) -> Iterator[str]:
     for job in {job.task: job for job in grid if conditions.suite == "folder"}.values():
         with suppress(DataError, OSError):  # what cannot be read fails the jobs of its task, with that reason
             parts = conditions.data(job).parts
-            files = {name: [picture_name(part.pictures, k) for k in range(len(part))] for name, part in parts.items()}
-            for line in doubled_files(files):
+            for line in doubled_files({name: part.pictures for name, part in parts.items()}):
                 yield f"{job.task.name}: {line}"
 
 

@@ -23,7 +23,7 @@ from ttctune.bench.record import Normalisation, Protocol, Record, packed, packed
 from ttctune.bench.suites import TaskData
 from ttctune.errors import TtcError
 from ttctune.evaluation import outputs_of
-from ttctune.images import ImageSet, open_images
+from ttctune.images import ImageSet, open_evaluation_images
 from ttctune.run import Run, prepare, settle
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.device import find_device
@@ -33,6 +33,9 @@ from ttctune.version import __version__
 
 #: Libraries that a result may depend on, by the names of their distributions.
 LIBRARIES = ("torch", "torchvision", "timm", "peft", "accelerate", "numpy", "pillow")
+
+#: Decoded images to score are kept up to this size in each job; more are decoded whenever they are looked at.
+SCORED_BYTES = 1 << 30
 
 #: Called with the share of the training that lies behind, 0 to 1.
 Advance = Callable[[float], None]
@@ -146,15 +149,11 @@ def _about(job: Job, conditions: Conditions) -> dict[str, Any]:
 
 def _scored(data: TaskData, run: Run, threads: int) -> ImageSet:
     """The images to score, which nothing has read before this."""
-    opened = open_images(
-        data.scored,
-        run.trainer.description,
-        val_fraction=0.0,
-        parts=("test",),
-        classes=run.images.classes,
-        threads=threads,
+    trainer = run.trainer
+    images, _, _ = open_evaluation_images(
+        data.scored, trainer.description, run.images.classes, cache_bytes=SCORED_BYTES, threads=threads
     )
-    return opened.parts["test"]
+    return images
 
 
 def _logits(run: Run, images: ImageSet) -> torch.Tensor:

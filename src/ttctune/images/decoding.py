@@ -1,5 +1,6 @@
 """One picture to one uint8 tensor of the input's size."""
 
+import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,18 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from torch import Tensor
 
 from ttctune.backbone.description import InputDescription
-from ttctune.errors import DataError
+from ttctune.errors import DataError, FolderError
 from ttctune.images.pictures import FileSlice, Picture, to_picture
 from ttctune.images.resizing import MAX_PIXELS, check_description, resize
+from ttctune.out_of_memory import is_out_of_memory
 
 # Some other formats that Pillow knows start programs, or fetch files that they name.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _EXPECTED = "a whole JPEG, PNG, BMP, GIF, WebP, TIFF or PPM picture"
 _ADVICE = "replace it or take it out, or skip bad pictures (skip_bad)"
 _DEEP_GREY = ("I", "F")
+#: What the machine fails with, however good the picture is.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 ORIENTATION = ExifTags.Base.Orientation
 
 
@@ -49,6 +53,7 @@ def decode(picture: Any, description: InputDescription, *, name: str | None = No
     Raises:
         DataError: The picture is missing, damaged, cut short, empty, too large, or has the wrong number of
             channels.
+        FolderError: The machine fails to read it: too many files are open, or the disk is damaged.
     """
     if name is None:
         name = str(picture) if isinstance(picture, (str, Path)) else "the picture"
@@ -90,6 +95,11 @@ def _read_strictly(name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{name} does not exist", "an image file", "check the path") from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            given = f"{name} cannot be opened ({error.strerror})"
+            raise FolderError(given, "a machine that reads it", "repair that and start again") from None
         reason = " ".join(str(error).split())[:120] or "no reason given"
         given = f"{name} cannot be read ({type(error).__name__}: {reason})"
         raise DataError(given, _EXPECTED, _ADVICE) from None

@@ -3,10 +3,11 @@
 import re
 
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from ttctune.errors import RecipeError
+from ttctune.errors import RecipeError, TrainingError
 from ttctune.launcher import launch
 from ttctune.machine import MOST_THREADS
 
@@ -23,6 +24,7 @@ def find_device(device: str = "auto", threads: int | None = None) -> torch.devic
     Raises:
         RecipeError: The device is unknown, not there, or one that several processes cannot share; or threads are no
             number that can be meant.
+        TrainingError: It is an Apple GPU on which this torch computes wrong gradients.
     """
     if threads is not None:
         if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
@@ -38,10 +40,30 @@ def find_device(device: str = "auto", threads: int | None = None) -> torch.devic
         raise RecipeError(f"device {device!r}", "an Apple GPU on this machine", "use --device auto or cpu")
     if launch().count > 1:
         return _one_of_several(device, kind)
-    if kind != "auto":
-        return torch.device(device)
-    found: torch.device = PartialState().device
+    found: torch.device = PartialState().device if kind == "auto" else torch.device(device)
+    if found.type == "mps":
+        check_norm_gradients(found)
     return found
+
+
+def check_norm_gradients(device: torch.device) -> None:
+    """Refuse a device that returns unwritten memory as the gradients of a LayerNorm whose input needs none.
+
+    The first norm of stage 1 is such a one, and gates use the same kernel. MPS did so before pytorch/pytorch#183893.
+
+    Raises:
+        TrainingError: They are wrong.
+    """
+    x, scale, shift = torch.tensor([[1.0, 3.0], [2.0, -2.0]]), torch.ones(2), torch.zeros(2)
+    for parameter in (scale, shift):
+        parameter.data = parameter.to(device)
+        parameter.requires_grad_()
+    F.layer_norm(x.to(device), (2,), scale, shift).square().sum().backward()
+    found = [parameter.grad.cpu() for parameter in (scale, shift) if parameter.grad is not None]
+    right = [torch.tensor([4.0, 4.0]), torch.tensor([0.0, 0.0])]  # the rows, normalised, are (-1, 1) and (1, -1)
+    if not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found, right, strict=True)):
+        given = f"torch {torch.__version__} computes wrong gradients of LayerNorm on {device}"
+        raise TrainingError(given, "a version that does not", "update torch, or use --device cpu")
 
 
 def _one_of_several(device: str, kind: str) -> torch.device:

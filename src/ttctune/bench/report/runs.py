@@ -75,7 +75,8 @@ class Run:
     @cached_property
     def images(self) -> tuple[Image, ...]:
         """What tells each scored image from every other one of the task: its name, else its place; and its label."""
-        names = self.files or [(k, self.labels.tobytes()) for k in range(len(self.labels))]
+        all_labels = self.labels.tobytes()
+        names = self.files or [(k, all_labels) for k in range(len(self.labels))]
         return tuple(zip(names, self.labels.tolist(), strict=True))
 
     @cached_property

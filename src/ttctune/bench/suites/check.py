@@ -172,7 +172,8 @@ def _check_images(found: Finding, row: VtabTask, folder: Path, parts: dict[str, 
         if not thorough:
             for file in looked_at:
                 decode_whole(Path(file), file)
-        doubles = list((doubled_pictures if thorough else doubled_files)(files))
+        pictures = {part: images.pictures for part, images in parts.items()}
+        doubles = list((doubled_pictures if thorough else doubled_files)(pictures))
         (found.notes if row.repeats else found.problems).extend(doubles)
         if thorough and parts.keys() == LISTS.keys():
             found.data_digest = data_of(Task(row.name, row.group, row.classes, folder), "test").digest

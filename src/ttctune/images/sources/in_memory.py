@@ -10,7 +10,7 @@ from ttctune.errors import DataError
 from ttctune.images.pictures import Picture
 from ttctune.images.sources.arrays import read_pair
 from ttctune.images.sources.datasets import is_map_style, read_dataset
-from ttctune.images.sources.labels import classes_of, numbered
+from ttctune.images.sources.labels import classes_of, named, number_names, numbered
 from ttctune.images.sources.source import PARTS, Parts, PartSource
 
 #: What may be handed over as data, for messages.
@@ -64,7 +64,7 @@ def read_in_memory(data: Any, classes: tuple[str, ...] | None, wanted: frozenset
     if classes is None:
         classes = _classes(read["train"], "train")
     parts = {
-        part: PartSource(one.pictures, numbered(one.labels, classes, f"the {part} part"), one.one_thread)
+        part: PartSource(one.pictures, _numbers(one, classes, f"the {part} part"), one.one_thread)
         for part, one in read.items()
         if part in wanted
     }
@@ -73,6 +73,14 @@ def read_in_memory(data: Any, classes: tuple[str, ...] | None, wanted: frozenset
 
 def _classes(part: _Unnumbered, name: str) -> tuple[str, ...]:
     return part.class_names or classes_of(part.labels, f"the labels of the {name} part")
+
+
+def _numbers(part: _Unnumbered, classes: tuple[str, ...], name: str) -> list[int]:
+    """Labels as positions in `classes`; those of a data set that names its classes count its own, maybe others."""
+    own, unnamed = part.class_names, classes == number_names(len(classes))
+    if own is None or (unnamed and set(own).isdisjoint(classes)):
+        return numbered(part.labels, classes, name)
+    return numbered(named(part.labels, own, name), classes, name)
 
 
 def _read(data: Any, name: str) -> _Unnumbered:

@@ -75,7 +75,12 @@ def classes_of(labels: Sequence[int] | Sequence[str], name: str) -> tuple[str, .
         return tuple(sorted(names))
     numbers = {label for label in labels if isinstance(label, int)}
     check_complete(numbers, name)
-    return tuple(str(i) for i in range(len(numbers)))
+    return number_names(len(numbers))
+
+
+def number_names(classes: int) -> tuple[str, ...]:
+    """The names of classes that have none: "0" to "n-1"."""
+    return tuple(str(i) for i in range(classes))
 
 
 def check_complete(labels: Iterable[int], name: str) -> None:
@@ -110,6 +115,15 @@ def numbered(labels: Sequence[int] | Sequence[str], classes: tuple[str, ...], na
             given = f"{name}: labels outside the range: {label}"
             raise DataError(given, f"0 to {len(classes) - 1}, the {len(classes)} known classes", "correct the labels")
     return result
+
+
+def named(labels: Sequence[int] | Sequence[str], classes: tuple[str, ...], name: str) -> list[str]:
+    """Labels as names of classes: integers by position, strings as they are.
+
+    Raises:
+        DataError: A name that is not among the classes, or a number outside them.
+    """
+    return [classes[label] for label in numbered(labels, classes, name)]
 
 
 def unknown_class_error(class_name: str, classes: tuple[str, ...], name: str) -> DataError:

@@ -13,7 +13,7 @@ from ttctune.errors import DataError
 from ttctune.images.pictures import FileSlice, LazyPictures, Picture
 from ttctune.images.sources.folder_tree import PART_FOLDERS
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, data_folders, files_in, read_lines
-from ttctune.images.sources.labels import classes_of, multi_label_error, numbered, plain_labels
+from ttctune.images.sources.labels import classes_of, multi_label_error, named, numbered, plain_labels
 from ttctune.images.sources.source import Parts, PartSource
 from ttctune.images.sources.tar_members import Member, Tar
 
@@ -104,7 +104,7 @@ def read_shards(data: Path, classes: tuple[str, ...] | None, wanted: frozenset[s
     needed = wanted | {"train"} if classes is None and listed is None else wanted
     read = {part: _read_part(files, f"the {part} shards of {data}") for part, files in shards.items() if part in needed}
     if listed is not None:
-        read = {part: (pictures, _named(labels, listed, str(data))) for part, (pictures, labels) in read.items()}
+        read = {part: (pictures, named(labels, listed, str(data))) for part, (pictures, labels) in read.items()}
     if classes is None:
         classes = listed or classes_of(read["train"][1], f"the train shards of {data}")
     parts = {
@@ -224,7 +224,3 @@ def _listed_classes(folder: Path) -> tuple[str, ...] | None:
         expected = "the names of the classes in label order, each once: one a line, or a JSON list"
         raise DataError(f"{found[0]} is no such list", expected, "correct it")
     return tuple(names)
-
-
-def _named(labels: list[int] | list[str], classes: tuple[str, ...], name: str) -> list[str]:
-    return [classes[label] for label in numbered(labels, classes, name)]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from ttctune.errors import DataError
 from ttctune.images.pictures import FilePictures
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, ListedFiles, read_lines
-from ttctune.images.sources.labels import check_listed_once, multi_label_error, numbered
+from ttctune.images.sources.labels import check_listed_once, multi_label_error, number_names, numbered
 from ttctune.images.sources.source import Parts, PartSource
 
 #: Number of the line, file and label.
@@ -44,11 +44,16 @@ def read_vtab_lists(folder: Path, classes: tuple[str, ...] | None, wanted: froze
 
     Raises:
         DataError: A line that is wrong; a file that is missing, outside, or listed twice in the lists that are read; a
-            label outside the classes, or so large that most of those below it do not occur.
+            label outside the classes, or so large that most of those below it do not occur; classes that have names;
+            no train list and no classes either.
     """
     lists = list_files(folder)
     if "train" not in lists and classes is None:
-        raise DataError(f"{folder} has test.txt but no train list", "train800.txt", "add it")
+        advice = "add it, or take test.txt out where there is a folder per class"
+        raise DataError(f"{folder} has test.txt but no train list", "train800.txt", advice)
+    if classes is not None and classes != number_names(len(classes)):
+        given = f"{next(iter(lists.values()))} numbers its classes, and those that are known have names"
+        raise DataError(given, "a folder per class, named as they are", "take the list out")
     lines = {part: read_list(path) for part, path in lists.items() if part in wanted or classes is None}
     check_listed_once((lists[part], rows) for part, rows in lines.items())
     if classes is None:
@@ -74,7 +79,7 @@ def _classes(lists: Mapping[Path, Lines]) -> tuple[str, ...]:
             "half of them or more",
             "correct the label, or number the classes from 0 without gaps",
         )
-    return tuple(str(i) for i in range(largest + 1))
+    return number_names(largest + 1)
 
 
 def read_list(path: Path) -> Lines:
