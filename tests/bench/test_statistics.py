@@ -31,15 +31,12 @@ def test_mean_and_deviation_are_those_of_numpy_and_one_run_has_no_deviation() ->
 
 
 def test_drawing_counts_of_patterns_is_drawing_images() -> None:
-    """Mean and deviation of the draws equal those of a loop that draws single images and seeds."""
+    """Mean and deviation of the draws equal those of a loop that draws single images, for all seeds at once."""
     generator = np.random.default_rng(0)
     first, second = answers(generator, 3, 60), answers(generator, 3, 60, 0.6)
-    fast = difference_draws(first, second, np.random.default_rng(1), 6000)
+    fast = difference_draws(first, second, np.random.default_rng(1), 6000).images
     difference = first.astype(float) - second
-    slow, stretch = [], math.sqrt(3 / 2)
-    for _ in range(6000):
-        images, seeds = generator.integers(0, 60, 60), generator.integers(0, 3, 3)
-        slow.append(difference[:, images].mean() + stretch * (difference[seeds].mean() - difference.mean()))
+    slow = [difference[:, generator.integers(0, 60, 60)].mean() for _ in range(6000)]
     assert fast.mean() == pytest.approx(np.mean(slow), abs=0.004)
     assert fast.std() == pytest.approx(np.std(slow), rel=0.04)
     assert np.quantile(fast, 0.975) == pytest.approx(np.quantile(slow, 0.975), abs=0.01)
@@ -52,15 +49,15 @@ def test_with_one_seed_the_interval_is_scipys_bootstrap_over_images() -> None:
     theirs = stats.bootstrap(
         (difference,), np.mean, n_resamples=4000, method="percentile", random_state=np.random.default_rng(3)
     ).confidence_interval
-    ours = interval(difference.mean(), difference_draws(first, second, np.random.default_rng(4)))
+    ours = interval(difference.mean(), difference_draws(first, second, np.random.default_rng(4)).values)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
 def test_a_pair_that_differs_nowhere_has_an_interval_of_zero_width() -> None:
     """Pairing matters: unpaired, the same answers would leave an interval around zero."""
     same = answers(np.random.default_rng(5), 2, 100)
-    assert not difference_draws(same, same.copy(), np.random.default_rng(0)).any()
-    assert difference_draws(same, None, np.random.default_rng(0)).std() > 0.01
+    assert not difference_draws(same, same.copy(), np.random.default_rng(0)).values.any()
+    assert difference_draws(same, None, np.random.default_rng(0)).images.std() > 0.01
 
 
 def test_an_image_is_drawn_under_all_seeds_at_once_that_saw_it_and_no_other() -> None:
@@ -68,56 +65,99 @@ def test_an_image_is_drawn_under_all_seeds_at_once_that_saw_it_and_no_other() ->
     generator = np.random.default_rng(7)
     right, seen = answers(generator, 3, 100), np.zeros((3, 100), bool)
     seen[0, :60], seen[1, :60], seen[1, 60:70], seen[2, 60:] = True, True, True, True
-    fast = difference_draws(right, None, np.random.default_rng(1), 6000, seen=seen)
-    means, slow = np.array([right[k, seen[k]].mean() for k in range(3)]), []
+    fast, slow = difference_draws(right, None, np.random.default_rng(1), 6000, seen=seen).images, []
     kinds = [np.flatnonzero((seen.T == kind).all(1)) for kind in np.unique(seen.T, axis=0)]
     for _ in range(6000):
         drawn = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
-        by_seed = [right[k, drawn][seen[k, drawn]].mean() for k in range(3)]
-        over_seeds = means[generator.integers(0, 3, 3)].mean() - means.mean()
-        slow.append(np.mean(by_seed) + math.sqrt(3 / 2) * over_seeds)
+        slow.append(np.mean([right[k, drawn][seen[k, drawn]].mean() for k in range(3)]))
     assert fast.mean() == pytest.approx(np.mean(slow), abs=0.004)
     assert fast.std() == pytest.approx(np.std(slow), rel=0.04)
 
 
+def seeds_alone(*differences: int) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers of two methods on 20 images, of which a seed answers every one alike."""
+    gains = np.repeat(np.array(differences)[:, None], 20, axis=1)
+    return gains > 0, gains < 0
+
+
+def test_where_seeds_alone_differ_the_interval_is_scipys_t_interval() -> None:
+    values = [1, 0, -1, 1]
+    drawn = difference_draws(*seeds_alone(*values), np.random.default_rng(0), 100_000)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    ours = interval(np.mean(values), drawn.values)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+
+
+def test_an_average_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
+    """As scipy's test of the difference of two means has them."""
+    generator = np.random.default_rng(3)
+    first, second = [1, 0, -1, 1], [1, 1, 0]
+    drawn = [difference_draws(*seeds_alone(*values), generator, 100_000) for values in (first, second)]
+    both = interval(1, average_draws(dict(zip("ab", drawn, strict=True)), {"a": 1, "b": 1}).values)
+    theirs = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval(0.95)
+    assert both.high - both.low == pytest.approx(theirs.high - theirs.low, rel=0.02)
+
+
+def test_what_drawn_images_explain_of_the_variance_between_seeds_is_that_of_a_loop() -> None:
+    """The mean of what seeds show of it where images were drawn anew, each seed being as good as every other."""
+    generator = np.random.default_rng(9)
+    right, seen = answers(generator, 3, 100), np.ones((3, 100), bool)
+    seen[0, 50:], seen[2, :30] = False, False
+    drawn = difference_draws(right, None, generator, seen=seen)
+    kinds = [np.flatnonzero((seen.T == kind).all(1)) for kind in np.unique(seen.T, axis=0)]
+    own = np.array([right[k, seen[k]].mean() for k in range(3)])
+    loop = []
+    for _ in range(8000):
+        images = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
+        means = np.array([right[k, images][seen[k, images]].mean() for k in range(3)])
+        loop.append((means - own).var(ddof=1) / 3)
+    assert drawn.explained == pytest.approx(np.mean(loop), rel=0.05)
+    assert drawn.by_images == pytest.approx(drawn.images.var(), rel=0.1)
+    assert drawn.between == pytest.approx(own.var(ddof=1) / 3)
+
+
 @pytest.mark.parametrize(
-    ("images", "seeds", "luck", "noise", "folds"),
+    ("tasks", "images", "seeds", "luck", "noise", "folds", "width"),
     [
-        (200, 1, 0.0, 0.5, 5),
-        (200, 3, 0.05, 0.2, 5),
-        (200, 3, 0.2, 0.2, 5),
-        (100, 3, 0.0, 1.0, 5),
-        (200, 3, 0.0, 0.2, 1),
-        (200, 3, 0.0, 0.2, 3),
+        (4, 200, 1, 0.0, 0.5, 5, 1.1),
+        (4, 200, 3, 0.05, 0.2, 5, 1.35),
+        (4, 200, 3, 0.2, 0.2, 5, 1.35),
+        (4, 100, 3, 0.0, 1.0, 5, 1.45),
+        (4, 200, 3, 0.0, 0.2, 1, 1.45),
+        (4, 200, 3, 0.0, 0.2, 3, 1.35),
+        (1, 200, 2, 0.2, 0.2, 5, 6),
+        (1, 200, 3, 0.2, 0.2, 5, 2.1),
+        (1, 200, 5, 0.2, 0.2, 5, 1.5),
+        (10, 200, 3, 0.1, 0.2, 5, 1.2),
     ],
     ids=str,
 )
-def test_intervals_over_four_tasks_cover_the_truth(
-    images: int, seeds: int, luck: float, noise: float, folds: int
+def test_intervals_cover_the_truth(
+    tasks: int, images: int, seeds: int, luck: float, noise: float, folds: int, width: float
 ) -> None:
     """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 200 simulated grids.
 
     Every image has a difficulty of its own, shared by the methods; a run is luckier or less than another, and an
     answer depends on chance by `noise`. Few seeds that differ much are the hardest case. The intervals are not
-    wasteful either: at most 1.45 times as wide as the means spread. Each seed sees so many of five folds.
+    wasteful either: at most `width` times as wide as the means spread. Each seed sees so many of five folds.
     """
     generator, held, widths, means, grids = np.random.default_rng(16), 0, [], [], 200
     turns = (np.arange(images) % 5 - np.arange(seeds)[:, None]) % 5
     seen = turns < folds
     for _ in range(grids):
         by_task, mean = {}, 0.0
-        for task in "abcd":
+        for task in map(str, range(tasks)):
             difficulty = generator.normal(0, 1, images)
             lucky = generator.normal(0, luck, (2, seeds, 1))
             first, second = difficulty + lucky + generator.normal(0, noise, (2, seeds, images)) > -0.5
             by_task[task] = difference_draws(first, second, generator, 300, seen=seen)
-            mean += (first[seen].mean() - second[seen].mean()) / 4
-        drawn = interval(mean, average_draws(by_task, dict.fromkeys("abcd", 0.25)))
+            mean += (first[seen].mean() - second[seen].mean()) / tasks
+        drawn = interval(mean, average_draws(by_task, dict.fromkeys(by_task, 1 / tasks)).values)
         held += drawn.low <= 0 <= drawn.high
         widths.append(drawn.high - drawn.low)
         means.append(mean)
     assert held / grids >= 0.9
-    assert np.mean(widths) < 1.45 * 2 * 1.96 * np.std(means)
+    assert np.median(widths) < width * 2 * 1.96 * np.std(means)
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
@@ -126,7 +166,8 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     steady[:, :140] = True
     shaky = steady.copy()
     shaky[0, :60] = False
-    narrow, wide = (difference_draws(a, None, np.random.default_rng(0)).std() for a in (steady, shaky))
+    drawn = (difference_draws(a, None, np.random.default_rng(0)).values for a in (steady, shaky))
+    narrow, wide = (np.diff(np.quantile(values, [0.25, 0.75])) for values in drawn)
     assert wide > 2 * narrow
 
 

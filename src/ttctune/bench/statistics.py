@@ -4,26 +4,29 @@ Two questions, two intervals. *Is A better than B on these tasks?* resamples tes
 (`difference_draws`, `average_draws`). *Would A be better on another task of this sort?* takes the tasks as the sample
 (`task_interval`), and is much wider with few of them.
 
-Images are drawn under all seeds that were scored on them at once, and how much drawn seeds move the mean is added. Few
-seeds drawn with replacement vary too little, by (S - 1) / S; their part is stretched by as much. What is particular to
-one image under one seed is in both parts: where nothing else varies, the interval is too wide by a factor of 1.4 at
-most. A single seed has no part of its own: the interval is then about images alone.
+Images are drawn under all seeds that were scored on them at once. How far other seeds would move the mean is added:
+the variance between seeds, less what drawn images explain of it. As it is known from few seeds, all of it follows
+Student's distribution, with the degrees of freedom that Welch and Satterthwaite give a sum of variances: few on one
+task, many on many. A single seed tells nothing about others: the interval is then about images alone.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import gammaincinv, ndtri, stdtrit
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 LEVEL = 0.95
 DRAWS = 4000
+#: Student's distribution with as many degrees of freedom is the normal one.
+MOST_FREEDOM = 1e6
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,39 @@ class Interval:
         return int(self.low > 0) - int(self.high < 0)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Where a mean could lie, of one task or of an average over tasks.
+
+    Attributes:
+        images: The mean over drawn images.
+        chance: Twice as many numbers in (0, 1), from which the seeds' part is drawn.
+        by_images: Variance of the mean over drawn images.
+        between: Variance of the mean over seeds, as the seeds show it.
+        explained: What drawn images alone would add to it.
+        spread: The square of the larger of the last two over its degrees of freedom, summed over tasks.
+    """
+
+    images: FloatArray
+    chance: FloatArray
+    by_images: float
+    between: float
+    explained: float
+    spread: float
+
+    @cached_property
+    def values(self) -> FloatArray:
+        """The draws, seeds included."""
+        if not self.spread:
+            return self.images
+        by_seeds = max(0.0, self.between - self.explained)
+        freedom = min((self.by_images + by_seeds) ** 2 / self.spread, MOST_FREEDOM)
+        center, normal = self.images.mean(), ndtri(self.chance[0])
+        stretch = np.sqrt(freedom / 2 / gammaincinv(freedom / 2, self.chance[1]))
+        drawn: FloatArray = center + (self.images - center + math.sqrt(by_seeds) * normal) * stretch
+        return drawn
+
+
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (over n - 1) of some runs; the deviation of a single one is NaN."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -52,7 +88,7 @@ def difference_draws(
     draws: int = DRAWS,
     *,
     seen: BoolArray | None = None,
-) -> FloatArray:
+) -> Draws:
     """Bootstrap draws of the accuracy of one method, minus that of another where there is one, on one task.
 
     Images that were scored under the same seeds are drawn among themselves. Those of them that add as much to the
@@ -66,9 +102,6 @@ def difference_draws(
         draws: How many.
         seen: Under which seeds each image was scored, seeds x images; answers elsewhere do not count. None: all.
 
-    Returns:
-        `draws` values in [-1, 1], up to the stretch for few seeds.
-
     Raises:
         ValueError: The shapes differ, or there are no seeds, or a seed has no images.
     """
@@ -78,33 +111,50 @@ def difference_draws(
     answers = first.astype(np.float64) - (0.0 if second is None else second)
     seen = np.ones(first.shape, np.bool_) if seen is None else seen
     shares = np.where(seen, answers, 0.0) / seen.sum(1, keepdims=True)
-    return _over_images(shares.mean(0), seen, draws, generator) + _seed_deviations(shares.sum(1), draws, generator)
-
-
-def _over_images(parts: FloatArray, seen: BoolArray, draws: int, generator: np.random.Generator) -> FloatArray:
-    """The mean over drawn images, to which each adds its part; those seen under the same seeds are drawn together."""
-    total = np.zeros(draws)
-    _, kind = np.unique(seen.T, axis=0, return_inverse=True)
-    for alike in (parts[kind.ravel() == number] for number in range(kind.max() + 1)):
-        values, counts = np.unique(alike, return_counts=True)
-        total += generator.multinomial(len(alike), counts / len(alike), size=draws) @ values
-    return total
-
-
-def _seed_deviations(means: FloatArray, draws: int, generator: np.random.Generator) -> FloatArray:
-    """How much drawn seeds move the mean over seeds; zero for a single one."""
-    seeds = len(means)
+    kinds = _seen_alike(shares, seen)
+    images = np.sum([_over_images(alike.mean(0), draws, generator) for alike in kinds], axis=0)
+    seeds, covariance = len(shares), np.sum([_covariance(alike) for alike in kinds], axis=0)
+    chance = generator.random((2, draws))
+    by_images = float(covariance.sum()) / seeds**2
     if seeds == 1:
-        return np.zeros(draws)
-    drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    stretched: FloatArray = math.sqrt(seeds / (seeds - 1)) * (drawn @ (means - means.mean()))
-    return stretched
+        return Draws(images, chance, by_images, 0.0, 0.0, 0.0)
+    between = float(shares.sum(1).var(ddof=1)) / seeds
+    explained = float(covariance.trace() / seeds - by_images) / (seeds - 1)
+    return Draws(images, chance, by_images, between, explained, max(between, explained) ** 2 / (seeds - 1))
 
 
-def average_draws(by_task: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:
+def _seen_alike(shares: FloatArray, seen: BoolArray) -> list[FloatArray]:
+    """The columns of images that were seen under the same seeds, together."""
+    _, kind = np.unique(seen.T, axis=0, return_inverse=True)
+    return [shares[:, kind.ravel() == number] for number in range(kind.max() + 1)]
+
+
+def _over_images(parts: FloatArray, draws: int, generator: np.random.Generator) -> FloatArray:
+    """The sum of the parts of as many drawn images."""
+    values, counts = np.unique(parts, return_counts=True)
+    drawn: FloatArray = generator.multinomial(len(parts), counts / len(parts), size=draws) @ values
+    return drawn
+
+
+def _covariance(shares: FloatArray) -> FloatArray:
+    """Of the seeds' sums over as many drawn images: seeds x seeds."""
+    centered = shares - shares.mean(1, keepdims=True)
+    product: FloatArray = centered @ centered.T
+    return product
+
+
+def average_draws(by_task: Mapping[str, Draws], weights: Mapping[str, float]) -> Draws:
     """Draws of an average over fixed tasks: each draw of it takes one draw of every task."""
-    weighted: FloatArray = np.sum([weights[task] * draws for task, draws in by_task.items()], axis=0)
-    return weighted
+    tasks = [(weights[task], draws) for task, draws in by_task.items()]
+    images: FloatArray = np.sum([weight * draws.images for weight, draws in tasks], axis=0)
+    return Draws(
+        images,
+        tasks[0][1].chance,
+        by_images=sum(weight**2 * draws.by_images for weight, draws in tasks),
+        between=sum(weight**2 * draws.between for weight, draws in tasks),
+        explained=sum(weight**2 * draws.explained for weight, draws in tasks),
+        spread=sum(weight**4 * draws.spread for weight, draws in tasks),
+    )
 
 
 def interval(value: float, draws: FloatArray, level: float = LEVEL) -> Interval:

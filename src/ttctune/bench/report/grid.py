@@ -16,7 +16,7 @@ from ttctune.bench.published import published
 from ttctune.bench.report.runs import Run
 from ttctune.bench.statistics import (
     Average,
-    FloatArray,
+    Draws,
     Interval,
     average_draws,
     average_weights,
@@ -91,7 +91,7 @@ class Grid:
     methods_order: Sequence[str] = ()
     lacking: frozenset[str] = frozenset()
     partial: frozenset[tuple[str, str]] = frozenset()
-    _draws: dict[tuple[str, str | None, str], FloatArray | None] = field(default_factory=dict, repr=False)
+    _draws: dict[tuple[str, str | None, str], Draws | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], dict[int, Run]]:
@@ -134,7 +134,7 @@ class Grid:
             return []
         return [method for method in self.methods if all((method, task) in self.cells for task in self.tasks)]
 
-    def draws(self, first: str, second: str | None, task: str) -> FloatArray | None:
+    def draws(self, first: str, second: str | None, task: str) -> Draws | None:
         """Bootstrap draws of a difference on one task, or of one method; None where nothing can be paired."""
         key = (first, second, task)
         if key not in self._draws:
@@ -159,7 +159,7 @@ class Grid:
     def _weights(self, average: Average, tasks: Sequence[str] | None = None) -> dict[str, float]:
         return average_weights({task: self.groups[task] for task in tasks or self.tasks}, average)
 
-    def _averaged(self, first: str, second: str | None, weights: Mapping[str, float]) -> FloatArray | None:
+    def _averaged(self, first: str, second: str | None, weights: Mapping[str, float]) -> Draws | None:
         by_task = {}
         for task in weights:
             draws = self.draws(first, second, task)
@@ -219,7 +219,7 @@ class Grid:
                     method=method,
                     tasks=len(common),
                     difference=_bounds(over_tasks.value, drawn),
-                    p=None if drawn is None else p_value(drawn),
+                    p=None if drawn is None else p_value(drawn.values),
                     over_tasks=over_tasks,
                     wins=win_tie_loss(by_task),
                 )
@@ -227,7 +227,7 @@ class Grid:
         return _corrected(rows)
 
 
-def _drawn(pairs: Sequence[tuple[Run, Run]], minus: bool, generator: np.random.Generator) -> FloatArray:
+def _drawn(pairs: Sequence[tuple[Run, Run]], minus: bool, generator: np.random.Generator) -> Draws:
     """Draws of the first of each pair, minus the second where it counts; an image may be scored under several seeds."""
     place = {image: k for k, image in enumerate(dict.fromkeys(image for run, _ in pairs for image in run.images))}
     seen, first, second = np.zeros((3, len(pairs), len(place)), np.bool_)
@@ -237,12 +237,12 @@ def _drawn(pairs: Sequence[tuple[Run, Run]], minus: bool, generator: np.random.G
     return difference_draws(first, second if minus else None, generator, seen=seen)
 
 
-def _bounds(value: float, draws: FloatArray | None) -> Interval | None:
-    return None if draws is None else interval(value, draws)
+def _bounds(value: float, draws: Draws | None) -> Interval | None:
+    return None if draws is None else interval(value, draws.values)
 
 
 def _marks(
-    values: Mapping[str, float], partial: Collection[str], draws: Callable[[str, str], FloatArray | None]
+    values: Mapping[str, float], partial: Collection[str], draws: Callable[[str, str], Draws | None]
 ) -> dict[str, Mark]:
     """The best of a column is marked so only where it is, after Holm, better than each other one by no accident.
 
@@ -255,7 +255,7 @@ def _marks(
     best = max(values, key=lambda method: values[method])
     others = [method for method in values if method != best]
     drawn = [draws(best, other) for other in others]
-    p_values = holm([1.0 if d is None or d.mean() <= 0 else p_value(d) for d in drawn])
+    p_values = holm([1.0 if d is None or d.images.mean() <= 0 else p_value(d.values) for d in drawn])
     close = [other for other, p in zip(others, p_values, strict=True) if p >= SIGNIFICANT]
     marks[best] = "close" if close or best in partial else "best"
     return marks | dict.fromkeys(close, "close")
