@@ -51,7 +51,7 @@ def table(folder: Path, tasks: list[str], reference: str, others: list[str]) -> 
     mean = shown.columns[0]
     against = {row.method: row for row in shown.versus}
     lines = [
-        f"| method | parameters | seeds | {mean.name}, % | {reference} minus it, points | p |",
+        f"| method | parameters | seeds | {mean.name}, % | {titles[reference]} minus it, points | p |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     rows = [row for row in shown.rows if row.method in mean.cells]
