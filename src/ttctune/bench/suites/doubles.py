@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
 
-from ttctune.images import Picture, decode_whole, picture_bytes, picture_name
+from ttctune.images import FileSlice, Picture, decode_whole, picture_bytes, picture_name
 
 #: Part -> its pictures, which are files or lie in shards.
 Pictures: TypeAlias = Mapping[str, Sequence[Picture]]
@@ -57,6 +57,8 @@ def _doubled(
 
 
 def _size(picture: Picture) -> int:
+    if isinstance(picture, FileSlice):
+        return picture.size
     return os.path.getsize(picture) if isinstance(picture, Path) else len(picture_bytes(picture))
 
 
