@@ -143,9 +143,10 @@ def clear_beside(folder: Path) -> None:
     Raises:
         FolderError: Another process works there.
     """
-    if _aside(folder).is_dir() and not folder.exists():
-        os.replace(_aside(folder), folder)
     place = beside(folder)
+    if _aside(folder).is_dir() and not folder.exists():
+        with locked(place):  # which whoever is in the middle of the exchange owns
+            os.replace(_aside(folder), folder)
     if place.is_dir() and state_of(place) != "unfinished":
         with locked(place):
             shutil.rmtree(place, ignore_errors=True)

@@ -6,6 +6,7 @@ from ttctune.bench.suites.task import SPLITS, Split, Task, TaskData
 from ttctune.errors import DataError
 from ttctune.images import PartSource, Source, open_source, picture_name
 from ttctune.images.batches import mixed_generator
+from ttctune.images.sources.labels import number_names
 
 FOLDS = 5
 #: Which parts of a task a split touches.
@@ -40,7 +41,7 @@ def data_of(
             would be trained on a file that it is scored on.
     """
     _check(split, fold, folds)
-    names = None if task.classes is None else tuple(str(i) for i in range(task.classes))
+    names = None if task.classes is None else number_names(task.classes)
     held_out = _VAL_FRACTION if split == "val" and names is None else 0.0
     source = open_source(task.path, val_fraction=held_out, seed=seed, parts=_TOUCHED[split], classes=names)
     parts = source.parts
