@@ -31,6 +31,7 @@ Importance = Literal[
     "taylor_squared",
     "taylor_class",
     "taylor_weight",
+    "taylor_map",
     "gradient",
     "l2",
     "random",

@@ -21,7 +21,7 @@ from models import (
 )
 from ttctune.backbone.model import Site
 from ttctune.errors import ScoreError
-from ttctune.method.importance import READINGS, score
+from ttctune.method.importance import MATRIX_READINGS, READINGS, score
 from ttctune.method.selection import select_by_budget, select_per_site
 from ttctune.recipe import IMPORTANCES
 
@@ -185,6 +185,43 @@ def test_taylor_weight_at_stream_is_refused(vit):
     """The stream has no weights."""
     with pytest.raises(ScoreError, match="stream"):
         _score(vit, _sites("stream"), "taylor_weight")
+
+
+def _map_gradient(model: nn.Module, site: Site, n: int) -> Tensor:
+    """dL/dM of the mean loss at M = 0, for a map y + M y of all channels behind the site's layer."""
+    ((images, target),) = _batches(n, n)
+    matrix = torch.zeros(site.width, site.width, dtype=torch.float64, requires_grad=True)
+    handle = model.get_submodule(site.path).register_forward_hook(lambda m, x, y: y + y @ matrix.T)
+    (gradient,) = torch.autograd.grad(per_image_loss(model(images), target).mean(), matrix)
+    handle.remove()
+    return gradient
+
+
+@pytest.mark.parametrize("kind", ["attn", "mlp", "qkv", "fc1"])
+@pytest.mark.parametrize("n", [6, 5])
+def test_taylor_map_drops_first_what_a_maps_gradient_needs_least(vit, kind, n):
+    """Channels in the order of their scores are those whose loss costs |G[S,S]| least, one after another."""
+    site = _sites(kind)[0]
+    gradient = _map_gradient(vit, site, n)
+    left, dropped = list(range(site.width)), []
+    while left:
+        kept = {c: gradient[s][:, s].norm().item() for c in left for s in ([k for k in left if k != c],)}
+        dropped.append(max(left, key=kept.__getitem__))
+        left.remove(dropped[-1])
+    for size in (n, 4):
+        found = _score(vit, (site,), "taylor_map", batches=_batches(size, n))[site.name]
+        assert found.argsort().tolist() == dropped
+        torch.testing.assert_close(found.max(), (site.width - 1) * gradient.norm(), rtol=1e-9, atol=0)
+
+
+def test_taylor_map_keeps_channels_that_need_each_other():
+    """Two channels that only a map between them would use are kept before one that has more of its own."""
+    gradient = torch.zeros(5, 5, dtype=torch.float64)
+    gradient[1, 3] = gradient[3, 1] = 2
+    gradient[2, 2] = 2.5
+    site = Site(0, "attn", "layer", 5, 5, -1, has_bias=True)
+    order = MATRIX_READINGS["taylor_map"].join(nn.Identity(), site, gradient)
+    assert sorted(order.topk(2).indices.tolist()) == [1, 3]
 
 
 def test_every_importance_of_the_recipe_can_be_computed(vit):

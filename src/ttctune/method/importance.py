@@ -10,6 +10,11 @@ channel. Every reading of "importance by Taylor expansion" is a value per image 
     taylor_squared   T^2                    mean over images       (Molchanov et al. 2019)
     taylor_class     |T|                    mean over classes of the mean over a class's images
     taylor_weight    sum_j |W_cj dL/dW_cj|  L the mean loss        (on the layer's own weights)
+    taylor_map       c's place in S         L the mean loss        (on the map that stage 2 will tune)
+
+To first order a map M on the channels S changes L by sum_ij G_ij M_ij over S x S, where G_ij = sum_t z_j g_i, mean
+over images, so the best map of size e lowers it by e |G[S,S]| (Frobenius). taylor_map drops channels one by one, each
+time the one with the least share of |G[S,S]|^2 among those left; the later a channel is dropped, the higher its score.
 
 Controls: gradient (|sum_t g|, mean), l2 (norm over a class's images and tokens, mean over classes; as SCT does with
 tokens = patches), random, and lowest (a site's largest taylor score minus the channel's own, so that the least
@@ -76,6 +81,49 @@ READINGS: Mapping[str, Reading] = {
     "gradient": Reading(lambda z, g: g.sum(1).abs(), _image_mean),
     "l2": Reading(lambda z, g: z.square().sum(1), _class_norm),
     "lowest": Reading(lambda z, g: _gate_gradient(z, g).abs(), _turned_image_mean),
+}
+
+
+@dataclass(frozen=True)
+class MatrixReading:
+    """A score by the gradient of a matrix, which acts on every token of a site.
+
+    Attributes:
+        columns: model, site -> columns of the matrix, which has a row for each channel.
+        factor: z, x (... x T x C, ... x T x inputs) -> what the matrix is multiplied by, ... x T x columns.
+        join: model, site, gradient of the mean loss (C x columns) -> C.
+    """
+
+    columns: Callable[[nn.Module, Site], int]
+    factor: Callable[[Tensor, Tensor], Tensor]
+    join: Callable[[nn.Module, Site, Tensor], Tensor]
+
+
+def _weight_of(model: nn.Module, site: Site) -> Tensor:
+    if site.kind == "stream":
+        raise ScoreError("importance = taylor_weight at stream", "sites that have weights", "change --importance")
+    return cast(nn.Linear, model.get_submodule(site.path)).weight.detach().flatten(1)
+
+
+def _order_of_dropping(model: nn.Module, site: Site, gradient: Tensor) -> Tensor:
+    """How many channels are dropped before each, times |G|."""
+    squares = gradient.cpu().double().square()
+    pairs = squares + squares.T
+    shares, order = pairs.sum(1) - squares.diagonal(), torch.empty_like(pairs[0])
+    for place in range(len(order)):
+        least = shares.argmin()
+        order[least] = place
+        shares = (shares - pairs[least]).index_fill(0, least, torch.inf)
+    return order * squares.sum().sqrt()
+
+
+MATRIX_READINGS: Mapping[str, MatrixReading] = {
+    "taylor_weight": MatrixReading(
+        lambda model, site: _weight_of(model, site).shape[1],
+        lambda z, x: x,
+        lambda model, site, gradient: (_weight_of(model, site) * gradient).abs().sum(1),
+    ),
+    "taylor_map": MatrixReading(lambda model, site: site.width, lambda z, x: z, _order_of_dropping),
 }
 
 #: Which of T tokens a score sees, by the number of prefix tokens (class, distillation, registers).
@@ -159,10 +207,10 @@ def prefix_tokens(model: nn.Module, tokens: str) -> int:
 
 def _observer(
     model: nn.Module, sites: Sequence[Site], classes: int, importance: str, tokens: str
-) -> "_ImageScores | _WeightScores":
+) -> "_ImageScores | _MatrixScores":
     seen = TOKENS[tokens](prefix_tokens(model, tokens))
-    if importance == "taylor_weight":
-        return _WeightScores({site.name: _weight_of(model, site) for site in sites}, seen)
+    if importance in MATRIX_READINGS:
+        return _MatrixScores(MATRIX_READINGS[importance], model, sites, seen)
     dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
     return _ImageScores(READINGS[importance], sites, classes, seen, dtype)
 
@@ -191,20 +239,21 @@ class _ImageScores:
         return {name: self.reading.join(self.sums[name], self.counts[name]) for name in self.sums}
 
 
-class _WeightScores:
-    """|W dL/dW| summed over each row, L being the mean loss."""
+class _MatrixScores:
+    """The gradient of a matrix at each site, added up over images."""
 
     labels: Tensor
 
-    def __init__(self, weights: Mapping[str, Tensor], seen: slice) -> None:
-        self.weights, self.seen = weights, seen
-        self.gradients = {name: torch.zeros_like(_wide(weight)) for name, weight in weights.items()}
-        self.images = {name: torch.zeros((), dtype=torch.int64) for name in weights}
+    def __init__(self, reading: MatrixReading, model: nn.Module, sites: Sequence[Site], seen: slice) -> None:
+        self.reading, self.model, self.sites, self.seen = reading, model, sites, seen
+        like = _wide(next(model.parameters()).detach())
+        self.gradients = {s.name: like.new_zeros(s.width, reading.columns(model, s)) for s in sites}
+        self.images = {s.name: torch.zeros((), dtype=torch.int64) for s in sites}
 
     def see(self, site: Site, z: Tensor, x: Tensor, g: Tensor) -> None:
         n = len(self.labels)
-        rows, inputs = (_tokens(t, n, site.axis, self.seen).flatten(0, 1) for t in (g, x))
-        self.gradients[site.name] += rows.T @ inputs
+        rows, columns = (_tokens(t, n, site.axis, self.seen).flatten(0, 1) for t in (g, self.reading.factor(z, x)))
+        self.gradients[site.name] += rows.T @ columns
         self.images[site.name] += n
 
     @property
@@ -212,13 +261,11 @@ class _WeightScores:
         return [*self.gradients.values(), *self.images.values()]
 
     def scores(self) -> dict[str, Tensor]:
-        return {
-            name: (self.weights[name] * gradient / self.images[name]).abs().sum(1).cpu()
-            for name, gradient in self.gradients.items()
-        }
+        means = {name: gradient / self.images[name] for name, gradient in self.gradients.items()}
+        return {site.name: self.reading.join(self.model, site, means[site.name]).cpu() for site in self.sites}
 
 
-def _watch(model: nn.Module, site: Site, observer: _ImageScores | _WeightScores) -> Any:
+def _watch(model: nn.Module, site: Site, observer: _ImageScores | _MatrixScores) -> Any:
     """Let the observer see output, its gradient and input at each backward pass through the site."""
 
     def attach(z: Tensor, x: Tensor) -> None:
@@ -241,9 +288,3 @@ def _tokens(tensor: Tensor, images: int, axis: int, seen: slice) -> Tensor:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
-
-
-def _weight_of(model: nn.Module, site: Site) -> Tensor:
-    if site.kind == "stream":
-        raise ScoreError("importance = taylor_weight at stream", "sites that have weights", "change --importance")
-    return cast(nn.Linear, model.get_submodule(site.path)).weight.detach().flatten(1)
