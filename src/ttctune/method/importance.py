@@ -10,7 +10,7 @@ channel. Every reading of "importance by Taylor expansion" is a value per image 
     taylor_squared   T^2                    mean over images       (Molchanov et al. 2019)
     taylor_class     |T|                    mean over classes of the mean over a class's images
     taylor_weight    sum_j |W_cj dL/dW_cj|  L the mean loss        (on the layer's own weights)
-    taylor_map       c's place in S         L the mean loss        (on the map that stage 2 will tune)
+    taylor_map       c's place in an order  L the mean loss        (by the map that stage 2 will tune; see below)
 
 To first order a map M on the channels S changes L by sum_ij G_ij M_ij over S x S, where G_ij = sum_t z_j g_i, mean
 over images, so the best map of size e lowers it by e |G[S,S]| (Frobenius). taylor_map drops channels one by one, each
