@@ -560,6 +560,21 @@ def test_the_precision_that_was_measured_is_recorded_and_said(name, capsys):
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(("epochs", "few"), [(49, True), (50, False)])
+def test_fewer_than_a_hundred_steps_are_few(name, epochs, few):
+    """Of two batches an epoch."""
+    recipe = short(batch_size=len(arrays()[1]) // 2, align_epochs=9, tune_epochs=epochs - 9)
+    run = run_module.prepare(name, {"train": arrays()}, recipe, None, torch.device("cpu"), Reporter(True), None)
+    assert bool(run_module.few_steps(run)) == few
+
+
+def test_a_run_of_few_steps_says_what_would_be_more(name, capsys):
+    """Once, and in settings that can be copied."""
+    ttctune.adapt(name, arrays(), short(batch_size=64, align_epochs=1, tune_epochs=1))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "more epochs" in line]
+    assert line.startswith("2 steps in all: ") and "--align-epochs 10 --tune-epochs 90" in line
+
+
 def test_quiet_prints_nothing(name, tree, tmp_path, capfd):
     adapt(name, tree, short(), out=tmp_path / "x")
     assert capfd.readouterr() == ("", "")

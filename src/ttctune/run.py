@@ -37,6 +37,10 @@ from ttctune.training.stage import stages_of
 from ttctune.training.trainer import Trainer
 from ttctune.two_stage import put_back, two_stage
 from ttctune.warm_start import VAL_MAYBE_SEEN, WarmStart, about, first_state
+from ttctune.wording import counted
+
+#: Fewer than these in all are few: several times as many gave better models (docs/results/shots.md).
+FEW_STEPS = 100
 
 
 @dataclass
@@ -127,6 +131,8 @@ def adapt(
             state = first_state(start, run.attachment, run.images, recipe)
             for line in about(state.settled):
                 reporter.say(line)
+        elif start is None and (advice := few_steps(run)):
+            reporter.say(advice)
         state = settle(run, state)
 
         def keep(state: Checkpoint) -> None:
@@ -274,6 +280,14 @@ def describe(run: Run) -> str:
     return (
         f"{backbone.name} at {size} pixels; {len(run.images.classes)} classes; images: {parts} ({run.images.val_note})"
     )
+
+
+def few_steps(run: Run) -> str:
+    """Advice where the run has few steps, else nothing."""
+    steps = (run.recipe.align_epochs + run.recipe.tune_epochs) * run.trainer.steps_per_epoch
+    if steps >= FEW_STEPS:
+        return ""
+    return f"{counted(steps, 'step')} in all: more epochs may give a better model (--align-epochs 10 --tune-epochs 90)"
 
 
 def settings_of(

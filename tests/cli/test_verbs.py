@@ -34,8 +34,9 @@ def test_fit_says_what_it_does_what_it_reached_and_what_to_try_next(ttctune, tre
     assert done.code == 0
     progress = done.err.splitlines()
     assert re.search(r"at 32 x 32 pixels; 3 classes; images: 15 train, 6 val", progress[0])
-    assert re.match(r"align 1/1  loss \d\.\d{3}  accuracy \d+\.\d%  \d+ images/s  \d+\.\d s  \d:\d\d left", progress[1])
-    assert progress[2] == "scoring 128 channels at 4 sites" and progress[3].startswith("tune 1/1")
+    assert progress[1].startswith("6 steps in all: ")
+    assert re.match(r"align 1/1  loss \d\.\d{3}  accuracy \d+\.\d%  \d+ images/s  \d+\.\d s  \d:\d\d left", progress[2])
+    assert progress[3] == "scoring 128 channels at 4 sites" and progress[4].startswith("tune 1/1")
     assert [line.split()[1] for line in progress if line.startswith("  ttctune")] == [
         "evaluate", "predict", "inspect", "merge",
     ]  # fmt: skip

@@ -134,8 +134,8 @@ class Trainer:
         optimizer = Optimizer(groups, self.precision.format == "fp16", self.device.type)
         if optimizer_state:
             optimizer.load(optimizer_state)
-        steps = -(-len(self.images) // self.recipe.batch_size)
-        schedule = Schedule(epochs * steps, warmup_steps(self.recipe.warmup_epochs, steps, epochs * steps))
+        steps = epochs * self.steps_per_epoch
+        schedule = Schedule(steps, warmup_steps(self.recipe.warmup_epochs, self.steps_per_epoch, steps))
         with ExitStack() as stack:
             stack.enter_context(_only(self.model, optimizer.parameters))
             stack.enter_context(attention(self.model, self.precision.fused_attention))
@@ -211,6 +211,11 @@ class Trainer:
             yield self.inputs(pictures), labels.to(self.device)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch, the last of which may be short."""
+        return -(-len(self.images) // self.recipe.batch_size)
+
+    @property
     def largest_share(self) -> int:
         """Images of a full batch that fall to one process at most."""
         return -(-self.recipe.batch_size // self.processes.count)
@@ -226,10 +231,9 @@ class Trainer:
         """One pass over the images; returns mean loss and accuracy."""
         set_training(model)
         order = epoch_order(len(self.images), _mix(self.recipe.seed, salt), epoch)
-        steps = -(-len(self.images) // self.recipe.batch_size)
         sums = torch.zeros(3, dtype=torch.float64)
         for step, (pictures, labels) in enumerate(self.images.batches(self.recipe.batch_size, order=order)):
-            optimizer.set_share(schedule.share(epoch * steps + step))
+            optimizer.set_share(schedule.share(epoch * self.steps_per_epoch + step))
             seed = _mix(self.recipe.seed, salt, epoch, step)
             torch.manual_seed(seed)
             # both are cut afterwards: each process draws for the whole batch
