@@ -8,8 +8,10 @@ gradient G of the mean loss is taken for a map of all channels behind each site.
 
 import argparse
 from pathlib import Path
+from statistics import mean
 
 import torch
+from page_of import give
 from torch import Tensor
 
 from ttctune.recipe import IMPORTANCES, Recipe
@@ -60,18 +62,17 @@ def shares(task: Path, weights: Path, threads: int) -> dict[str, float]:
     }
     squares = {name: gradient.square() for name, gradient in gradients(run).items()}
     return {
-        name: sum(float(squares[site][s][:, s].sum() / squares[site].sum()) for site, s in selection.items())
-        / len(selection)
+        name: mean(float(squares[site][s][:, s].sum() / squares[site].sum()) for site, s in selection.items())
         for name, selection in chosen.items()
     }
 
 
 def page(found: dict[str, dict[str, float]]) -> str:
     """Markdown."""
-    means = {name: sum(own[name] for own in found.values()) / len(found) for name in IMPORTANCES}
+    means = {name: mean(own[name] for own in found.values()) for name in IMPORTANCES}
     rows = [
-        f"| `{name}` | {mean:.1%} | " + " | ".join(f"{own[name]:.1%}" for own in found.values()) + " |"
-        for name, mean in sorted(means.items(), key=lambda item: -item[1])
+        f"| `{name}` | {overall:.1%} | " + " | ".join(f"{own[name]:.1%}" for own in found.values()) + " |"
+        for name, overall in sorted(means.items(), key=lambda item: -item[1])
     ]
     head = f"| score | mean | {' | '.join(found)} |\n|---|---:|" + "---:|" * len(found)
     return "\n".join([ABOUT, head, *rows, ""])
@@ -86,11 +87,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
     arguments = parser.parse_args()
     tasks = sorted(task for task in arguments.data.iterdir() if task.is_dir())
-    text = page({task.name: shares(task, arguments.weights, arguments.threads) for task in tasks})
-    if arguments.page:
-        arguments.page.write_text(text)
-    else:
-        print(text)
+    give(page({task.name: shares(task, arguments.weights, arguments.threads) for task in tasks}), arguments.page)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,12 @@ def page_of(page: Callable[[Path], str], description: str | None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
     arguments = parser.parse_args()
-    text = page(arguments.folder)
-    if arguments.page:
-        arguments.page.write_text(text)
+    give(page(arguments.folder), arguments.page)
+
+
+def give(text: str, page: Path | None) -> None:
+    """Write the text to the page, or print it where there is none."""
+    if page:
+        page.write_text(text)
     else:
         print(text)

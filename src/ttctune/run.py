@@ -284,7 +284,7 @@ def describe(run: Run) -> str:
 
 def few_steps(run: Run) -> str:
     """Advice where the run has few steps, else nothing."""
-    steps = (run.recipe.align_epochs + run.recipe.tune_epochs) * run.trainer.steps_per_epoch
+    steps = sum(stage.epochs for stage in stages_of(run.recipe)) * run.trainer.steps_per_epoch
     if steps >= FEW_STEPS:
         return ""
     return f"{counted(steps, 'step')} in all: more epochs may give a better model (--align-epochs 10 --tune-epochs 90)"
