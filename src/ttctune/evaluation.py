@@ -1,6 +1,7 @@
 """Numbers a practitioner trusts: accuracy, balanced accuracy, a row per class, confusion, calibration."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from ttctune.backbone.description import InputDescription
 from ttctune.calibration import Calibration, calibration_error, coverage_and_accuracy
 from ttctune.images.normalisation import normalise
 from ttctune.out_of_memory import is_out_of_memory
+from ttctune.training.kept_memory import freed_memory_kept
 from ttctune.training.precision import Precision, attention
 
 
@@ -66,8 +68,10 @@ def outputs_of(
         compute: Another function of the model's normalised images; None takes its logits.
     """
     device = next(model.parameters()).device
-    with torch.inference_mode(), attention(model.eval(), precision.fused_attention):
-        for images in batches:
+    with torch.inference_mode(), attention(model.eval(), precision.fused_attention), ExitStack() as stack:
+        for number, images in enumerate(batches):
+            if number == 1:  # a single batch has nothing to use again
+                stack.enter_context(freed_memory_kept(device))
             yield _within_memory(partial(_forward, compute or model, description, precision, device), images)
 
 

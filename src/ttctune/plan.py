@@ -13,6 +13,7 @@ from ttctune.recipe import Recipe
 from ttctune.run import Run, prepare, settings_of, settle
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.device import find_device
+from ttctune.training.kept_memory import freed_memory_kept
 from ttctune.training.memory import peak_memory
 from ttctune.training.precision import Precision
 from ttctune.training.processes import join
@@ -65,7 +66,7 @@ def plan(
     processes = join(place)
     reporter = Reporter(quiet or not processes.main)
     start = None if warm_start is None else WarmStart(warm_start, model, weights)
-    with processes.together():
+    with processes.together(), freed_memory_kept(place):
         source, recipe = settings_of(start, model, recipe, None)
         run = prepare(source, data, recipe, weights, place, reporter, None, processes, workers)
         state = first_state(start, run.attachment, run.images, run.recipe) if start else Checkpoint()

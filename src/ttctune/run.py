@@ -30,6 +30,7 @@ from ttctune.run_folder import run_folder
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.compilation import compiler_found
 from ttctune.training.device import find_device
+from ttctune.training.kept_memory import freed_memory_kept
 from ttctune.training.precision import Precision, by_hand, candidates, measure
 from ttctune.training.processes import Processes, join
 from ttctune.training.progress import Reporter
@@ -116,6 +117,7 @@ def adapt(
     start = None if warm_start is None else WarmStart(warm_start, model, weights)
     with processes.together(), ExitStack() as stack:
         stack.callback(reporter.stop)
+        stack.enter_context(freed_memory_kept(place))
         begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if start and resume and out else None)
         source, recipe = settings_of(start, model, recipe, begun)
         own = out if processes.main else None

@@ -27,6 +27,7 @@ from ttctune.images import ImageSet, open_evaluation_images
 from ttctune.run import Run, prepare, settle
 from ttctune.training.checkpoint import Checkpoint
 from ttctune.training.device import find_device
+from ttctune.training.kept_memory import freed_memory_kept
 from ttctune.training.precision import by_hand
 from ttctune.training.progress import Reporter
 from ttctune.version import __version__
@@ -70,7 +71,9 @@ class Listener(Reporter):
 def record_of(job: Job, conditions: Conditions, advance: Advance = lambda share: None) -> Record:
     """Do a job; what makes it fail is in its record, so that no job is lost and none ends another."""
     try:
-        return _done(job, conditions, advance)
+        place = find_device(conditions.device, conditions.threads)
+        with freed_memory_kept(place):
+            return _done(job, conditions, place, advance)
     except TtcError as error:
         return failed(job, conditions, str(error))
     except Exception as error:  # a fault of ours, or of a library: the grid goes on, and its end names it
@@ -88,8 +91,7 @@ def opened(model: str, weights: Path | None) -> Backbone:
     return open_backbone(model, weights)
 
 
-def _done(job: Job, conditions: Conditions, advance: Advance) -> Record:
-    place = find_device(conditions.device, conditions.threads)
+def _done(job: Job, conditions: Conditions, place: torch.device, advance: Advance) -> Record:
     torch.manual_seed(job.seed)
     method, recipe = conditions.method(job), conditions.recipe(job)
     listener = Listener(epochs=recipe.align_epochs + recipe.tune_epochs, advance=advance)

@@ -6,6 +6,7 @@
 M (K x K), m (K), D (K x inputs) and d (K) start at zero, so the model starts where stage 1 left it.
 """
 
+import torch
 from torch import Tensor, nn
 
 
@@ -36,7 +37,7 @@ class ChannelMap(nn.Module):
         """What the map adds to the selected rows: M W_S (K x inputs) and M b_S + m (K), or None without a bias."""
         if bias is None or self.bias is None:
             return self.map @ weight, None
-        return self.map @ weight, self.map @ bias + self.bias
+        return self.map @ weight, torch.addmv(self.bias, self.map, bias)
 
 
 class ChannelRows(nn.Module):

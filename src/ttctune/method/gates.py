@@ -6,6 +6,7 @@ s and t (a number a channel) start at zero. SSF (Lian et al. 2022) trains such s
 exp(s), so that the backward pass needs the output alone, which most layers that follow keep anyway.
 """
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,5 +27,5 @@ class ChannelGates(nn.Module):
         """Weight (outputs x inputs) and bias of a layer with the gates in it."""
         scale = self.log_scale.exp()
         if bias is not None and self.shift is not None:
-            bias = scale * bias + self.shift
+            bias = torch.addcmul(self.shift, scale, bias)
         return scale[:, None] * weight, bias

@@ -4,7 +4,6 @@ No activation is touched twice, and no gradient of the whole weight is made: the
 y0_S = W_S x + b_S (map) or the input x (rows), and the output z (gates).
 """
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -43,35 +42,29 @@ class TunedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """... x inputs -> ... x outputs; N x inputs x H x W -> N x outputs x H x W for a convolution."""
-        if not torch.is_grad_enabled() or not any(p.requires_grad for p in self._trained()):
+        tuning, gates = self.tuning, self.gates
+        s, matrix, vector = (None, None, None) if tuning is None else (tuning.channels, tuning.matrix, tuning.bias)
+        log_scale, shift = (None, None) if gates is None else (gates.log_scale, gates.shift)
+        trained = (matrix, vector, log_scale, shift)
+        if not torch.is_grad_enabled() or not any(p is not None and p.requires_grad for p in trained):
             return _linear(x, *self.folded(), self.axis)
-        kept = s = matrix = vector = log_scale = shift = None
         with torch.no_grad():
             weight, bias = self.folded()
             weight = weight.to(_computed_in(x))
-            if self.tuning is not None:
-                s, matrix, vector = self.tuning.channels, self.tuning.matrix, self.tuning.bias
-                kept = self._kept(x)
-        if self.gates is not None:
-            log_scale, shift = self.gates.log_scale, self.gates.shift
-        return cast(Tensor, _Tuned.apply(x, weight, bias, kept, s, matrix, vector, log_scale, shift, self.axis))
+            kept = None if tuning is None else self._kept(x)
+        return cast(Tensor, _Tuned.apply(x, weight, bias, kept, s, *trained, self.axis))
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight (outputs x inputs) and bias of the plain layer that equals this one, in the layer's own format."""
         weight, bias = self.layer.weight.flatten(1), self.layer.bias
-        with torch.autocast(weight.device.type, enabled=False):
-            if self.tuning is not None:
-                s = self.tuning.channels
+        if self.tuning is not None:
+            s = self.tuning.channels
+            with torch.autocast(weight.device.type, enabled=False):
                 d_weight, d_bias = self.tuning.difference(weight[s], None if bias is None else bias[s])
-                weight = weight.index_add(0, s, d_weight)
-                if bias is not None and d_bias is not None:
-                    bias = bias.index_add(0, s, d_bias)
-            return (weight, bias) if self.gates is None else self.gates.scaled(weight, bias)
-
-    def _trained(self) -> Iterator[nn.Parameter]:
-        for part in (self.tuning, self.gates):
-            if part is not None:
-                yield from part.parameters()
+            weight = weight.index_add(0, s, d_weight)
+            if bias is not None and d_bias is not None:
+                bias = bias.index_add(0, s, d_bias)
+        return (weight, bias) if self.gates is None else self.gates.scaled(weight, bias)
 
     def _kept(self, x: Tensor) -> Tensor:
         """What the selected channels' matrix is multiplied by: y0_S for a map, x for rows."""
@@ -120,16 +113,19 @@ class _Tuned(torch.autograd.Function):
             d_x = _linear(g, weight.T, None, axis)
         rows = _channels_first(g, axis)
         if log_scale is not None:
-            d_log_scale, total = _gate_sums(rows, _channels_first(z, axis), dtype)
+            d_log_scale, total = _gate_sums(rows, _channels_first(z, axis), shift, dtype)
             if shift is not None:
-                d_log_scale, d_shift = d_log_scale - shift * total, total
+                d_shift = total
         if s is not None:
             few = _GATHERED * len(s) < g.shape[axis]
             h, chosen = (rows.index_select(-2, s), slice(None)) if few else (rows, s)
-            scale = g.new_ones((), dtype=dtype) if log_scale is None else log_scale[s].exp()
-            d_matrix = scale[..., None] * _products(h, _channels_first(kept, axis))[chosen].to(dtype)
+            d_matrix = _products(h, _channels_first(kept, axis))[chosen].to(dtype)
             if ctx.has_vector:
-                d_vector = scale * (_sum(h, dtype)[chosen] if total is None else total[s])
+                d_vector = _sum(h, dtype)[chosen] if total is None else total[s]
+            if log_scale is not None:
+                scale = log_scale[s].exp()
+                d_matrix = scale[:, None] * d_matrix
+                d_vector = None if d_vector is None else scale * d_vector
         return d_x, None, None, None, None, d_matrix, d_vector, d_log_scale, d_shift, None
 
 
@@ -155,23 +151,31 @@ def _products(g: Tensor, y: Tensor) -> Tensor:
 
 
 def _sum(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum over images and positions: channels. In bfloat16 it is rounded once, at the end, and faster as a product."""
-    if a.dtype == torch.bfloat16:
+    """Sum over images and positions: channels. In bfloat16 it is rounded once, at the end.
+
+    Across rows that do not lie together it is faster there as a product.
+    """
+    if a.dtype == torch.bfloat16 and not a.is_contiguous():
         return _products(a, a.new_ones(1, a.shape[-1]))[:, 0].to(dtype)
     return a.sum(1 if a.ndim == 2 else (0, 2), dtype=dtype)
 
 
-def _gate_sums(g: Tensor, z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sums over images and positions of g z and of g: channels.
+def _gate_sums(g: Tensor, z: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Sums over images and positions of g (z - shift) and of g: channels.
 
-    They are what the backward pass of LayerNorm sums for its scale and shift where the mean is 0 and the deviation 1:
-    one kernel that reads both tensors once. On a processor it would sum half precision in half precision.
+    They are what the backward pass of a BatchNorm in eval mode sums for its scale and shift where the mean is `shift`
+    and the variance 1. On a processor that is one kernel, which reads both tensors once and sums half precision in
+    float32.
     """
-    if g.ndim == 3 or g.dtype in (torch.float16, torch.bfloat16):
-        return _sum(g * z, dtype), _sum(g, dtype)
-    channels, positions = g.shape
-    mean, deviation, scale = g.new_zeros(positions, 1), g.new_ones(positions, 1), g.new_ones(channels)
-    _, products, sums = torch.ops.aten.native_layer_norm_backward(
-        g.T, z.T, [channels], mean, deviation, scale, scale, [False, True, True]
+    if g.device.type != "cpu":
+        total = _sum(g, dtype)
+        products = _sum(g * z, dtype)
+        return products if shift is None else products - shift * total, total
+    one = g.new_ones(g.shape[-2], dtype=torch.promote_types(g.dtype, torch.float32))
+    mean = torch.zeros_like(one) if shift is None else shift.to(one.dtype)
+    if g.ndim == 2:  # the kernel wants positions x channels, or images x channels x positions
+        g, z = g.T, z.T
+    _, products, total = torch.ops.aten.native_batch_norm_backward(
+        g, z, one, mean, one, None, None, False, 0.0, [False, True, True]
     )
-    return products, sums
+    return products.to(dtype), total.to(dtype)

@@ -49,7 +49,7 @@ def find_device(device: str = "auto", threads: int | None = None) -> torch.devic
 def check_norm_gradients(device: torch.device) -> None:
     """Refuse a device that returns unwritten memory as the gradients of a LayerNorm whose input needs none.
 
-    The first norm of stage 1 is such a one, and gates use the same kernel. MPS did so before pytorch/pytorch#183893.
+    The first norm of stage 1 is such a one. MPS did so before pytorch/pytorch#183893.
 
     Raises:
         TrainingError: They are wrong.
