@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ttctune.method import tuned_linear
 from ttctune.method.channels import FORMS, ChannelMap, ChannelRows
 from ttctune.method.gates import ChannelGates
 from ttctune.method.tuned_linear import TunedLinear
@@ -211,6 +212,24 @@ def test_sums_over_many_positions_do_not_add_up_in_bfloat16():
     mixed = torch.autograd.grad((y.float() * weights).sum(), _trained(tuned))
     for a, b in zip(mixed, exact, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize("shape", [(OUTPUTS, 12), (3, OUTPUTS, 4)])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_sums_of_gates_are_the_same_on_every_device(shape, shifted):
+    """A CPU's kernel, the products of other devices, and plain loops: g (z - t), and g."""
+    g, z, t = (torch.randn(n, dtype=torch.float64) for n in (shape, shape, (OUTPUTS,)))
+    t = t if shifted else torch.zeros_like(t)
+    flat = [a.movedim(-2, 0).reshape(OUTPUTS, -1).tolist() for a in (g, z)]
+    channels = list(zip(*flat, t.tolist(), strict=True))
+    expected = [
+        [sum(a * (b - shift) for a, b in zip(gs, zs, strict=True)) for gs, zs, shift in channels],
+        [sum(gs) for gs, _, _ in channels],
+    ]
+    for sums in (tuned_linear._sums_of_one_reading, tuned_linear._sums_of_two):
+        found = sums(g, z, t if shifted else None, torch.float64)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, torch.tensor(b, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 @forms

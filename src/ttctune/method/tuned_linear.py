@@ -161,16 +161,22 @@ def _sum(a: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _gate_sums(g: Tensor, z: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sums over images and positions of g (z - shift) and of g: channels.
+    """Sums over images and positions of g (z - shift) and of g: channels."""
+    sums = _sums_of_one_reading if g.device.type == "cpu" else _sums_of_two
+    return sums(g, z, shift, dtype)
 
-    They are what the backward pass of a BatchNorm in eval mode sums for its scale and shift where the mean is `shift`
-    and the variance 1. On a processor that is one kernel, which reads both tensors once and sums half precision in
-    float32.
+
+def _sums_of_two(g: Tensor, z: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    products, total = _sum(g * z, dtype), _sum(g, dtype)
+    return products if shift is None else products - shift * total, total
+
+
+def _sums_of_one_reading(g: Tensor, z: Tensor, shift: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """They are what the backward pass of a BatchNorm in eval mode sums for its scale and shift.
+
+    Its mean is `shift`, its variance 1. On a CPU that is one kernel, which reads both tensors once and sums half
+    precision in float32.
     """
-    if g.device.type != "cpu":
-        total = _sum(g, dtype)
-        products = _sum(g * z, dtype)
-        return products if shift is None else products - shift * total, total
     one = g.new_ones(g.shape[-2], dtype=torch.promote_types(g.dtype, torch.float32))
     mean = torch.zeros_like(one) if shift is None else shift.to(one.dtype)
     if g.ndim == 2:  # the kernel wants positions x channels, or images x channels x positions
