@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-import ttctune.torchvision_operators  # noqa: F401  (before torchmetrics, which imports torchvision)
+from ttctune.metrics import classification_metrics
 
 #: Bins of equal width for the expected calibration error (Guo et al. 2017).
 CALIBRATION_BINS = 15
@@ -126,8 +126,7 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Expected calibration error over 15 bins, 0 to 1; probabilities are N x classes, labels int64, N."""
-    from torchmetrics.functional import classification as metrics  # seconds to import, for most commands in vain
-
+    metrics = classification_metrics()
     classes = probabilities.shape[1]
     return float(metrics.multiclass_calibration_error(probabilities, labels, classes, n_bins=CALIBRATION_BINS))
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import ttctune.torchvision_operators  # noqa: F401  (before torchmetrics, which imports torchvision)
 from ttctune.backbone.description import InputDescription
 from ttctune.calibration import Calibration, calibration_error, coverage_and_accuracy
 from ttctune.images.normalisation import normalise
+from ttctune.metrics import classification_metrics
 from ttctune.out_of_memory import is_out_of_memory
 from ttctune.training.kept_memory import freed_memory_kept
 from ttctune.training.precision import Precision, attention
@@ -117,8 +117,7 @@ def evaluate_logits(
         calibration: Temperature, and thresholds chosen on val; None has neither.
         abstain: Further thresholds to measure, 0 to 1.
     """
-    from torchmetrics.functional import classification as metrics  # seconds to import, for most commands in vain
-
+    metrics = classification_metrics()
     calibration = calibration or Calibration()
     settings: dict[str, Any] = {"num_classes": len(classes), "average": "none"}
     guess = logits.argmax(1)

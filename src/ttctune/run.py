@@ -24,6 +24,7 @@ from ttctune.images import ImageData, ImageSet, open_images
 from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
+from ttctune.metrics import classification_metrics
 from ttctune.output_folder import CHECKPOINT, finish, read_unfinished
 from ttctune.recipe import Recipe
 from ttctune.run_folder import run_folder
@@ -127,6 +128,8 @@ def adapt(
         if folder and not resume:
             stack.enter_context(folder.discarded_on_error())
         run = prepare(source, data, recipe, weights, place, reporter, cache, processes, workers)
+        if run.images.val is not None:
+            classification_metrics()  # where there is no memory for them, that shows here, not behind the training
         recipe = run.recipe
         reporter.say(describe(run))
         if start and not state.stage:

@@ -132,7 +132,7 @@ def large(tmp_path_factory):
     import timm
 
     folder = tmp_path_factory.mktemp("large")
-    sizes = {"img_size": 224, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 4, "num_classes": 0}
+    sizes = {"img_size": 224, "patch_size": 8, "embed_dim": 64, "depth": 12, "num_heads": 4, "num_classes": 0}
     import tests.run_helpers as helpers
 
     before = helpers.MODEL_ARGS, helpers.PIXELS["input_size"]

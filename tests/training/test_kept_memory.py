@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -51,9 +53,9 @@ print(json.dumps(found))
 pytestmark = pytest.mark.skipif(kept_memory._glibc() is None, reason="no glibc, or it is set up by hand")
 
 
-def _found(device: str, **settings: str) -> dict[str, float]:
-    command = [sys.executable, "-c", SCRIPT, device]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | settings)
+def _found(device: str, before: Callable[[], None] | None = None, **settings: str) -> dict[str, float]:
+    command, environment = [sys.executable, "-c", SCRIPT, device], os.environ | settings
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, preexec_fn=before)
     return json.loads(done.stdout)
 
 
@@ -76,6 +78,11 @@ def test_a_large_tensor_takes_the_place_of_the_one_before_until_the_outermost_bl
 )
 def test_another_device_and_settings_of_a_person_s_own_leave_malloc_as_it_is(device, settings):
     found = _found(device, **settings)
+    assert found["inside"] > found["outside"] / 2 > 10
+
+
+def test_where_memory_is_limited_none_is_kept():
+    found = _found("cpu", before=lambda: resource.setrlimit(resource.RLIMIT_AS, (64 << 30, resource.RLIM_INFINITY)))
     assert found["inside"] > found["outside"] / 2 > 10
 
 

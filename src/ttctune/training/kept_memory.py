@@ -7,6 +7,7 @@ with zeros when it is first written to, which can take longer than computing wha
 
 import ctypes
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -28,8 +29,9 @@ _inside = 0
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
     """Keep what is freed until the outermost such block ends; then hand it back to the system.
 
-    Does nothing where torch computes elsewhere, the C library is not glibc, or the environment sets one of its
-    thresholds already (by MALLOC_..._ or GLIBC_TUNABLES).
+    Does nothing where torch computes elsewhere, the C library is not glibc, the environment sets one of its thresholds
+    already (by MALLOC_..._ or GLIBC_TUNABLES), or the process's memory is limited (ulimit -v): what is kept may not fit
+    the next block, so a little more is needed.
     """
     malloc = _glibc() if device.type == "cpu" else None
     if malloc is None:
@@ -44,7 +46,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
 
 def _glibc() -> ctypes.CDLL | None:
     library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") and not _set_by_hand() else None
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return library if hasattr(library, "gnu_get_libc_version") and not limited and not _set_by_hand() else None
 
 
 def _set_by_hand() -> bool:
