@@ -1,6 +1,6 @@
 """What it gains to keep freed memory for the next activation, on a CPU and glibc.
 
-    python benchmarks/kept_memory.py --page docs/results/kept-memory.md
+    python benchmarks/kept_memory.py --models deit_tiny_patch16_224 --turns 1    # prints the table
 
 The same model, batch and images, with and without `freed_memory_kept`, by turns in one process: a stage-2 step of the
 default recipe (forward and backward) and a batch of inference. Weights are random; speed does not depend on them. A
@@ -14,13 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import ttctune.torchvision_operators  # noqa: F401  (before timm)
 
 import timm  # isort: skip
 import torch
-from page_of import give
 from speed import cpu_name
 
 from ttctune.evaluation import outputs_of
@@ -89,13 +87,6 @@ def print_peak(model: str, format: str, what: str, way: str) -> None:
 
 def report(models: list[str], turns: int) -> str:
     lines = [
-        "# Keeping freed memory",
-        "",
-        f"`python benchmarks/kept_memory.py --models {' '.join(models)} --turns {turns}`",
-        "",
-        "While a CPU computes, ttctune keeps what is freed for the next activation, instead of handing it back to the",
-        "system ([kept_memory.py](../../src/ttctune/training/kept_memory.py)).",
-        "",
         f"224 px, batches of {BATCH}, {torch.get_num_threads()} threads; {cpu_name()}; torch {torch.__version__}. A",
         "step of stage 2 (default recipe, forward and backward) and a batch of inference; the fastest of",
         f"{2 * turns} measured, by turns in one process. Peak memory is that of a fresh process.",
@@ -120,13 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, help="timm names")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
     parser.add_argument("--peak-of", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak_of:
         print_peak(*arguments.peak_of)
         return
-    give(report(arguments.models, arguments.turns), arguments.page)
+    print(report(arguments.models, arguments.turns))
 
 
 if __name__ == "__main__":
