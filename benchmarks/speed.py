@@ -14,6 +14,7 @@ import argparse
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def report(size: int, rounds: int) -> str:
     lines = [
         "# Speed and memory",
         "",
-        f"`python benchmarks/speed.py --size {size} --rounds {rounds}`",
+        f"`{shlex.join(['python', 'benchmarks/speed.py', *sys.argv[1:]])}`",
         "",
         f"DeiT-tiny, {size} px, batch {BATCH}, {THREADS} threads; {cpu_name()}; torch {torch.__version__}, "
         f"timm {timm.__version__}, peft {peft.__version__}. The fastest of {rounds} interleaved rounds. In bfloat16 "
