@@ -8,8 +8,8 @@ A table stands between two lines,
     <!-- end of table -->
 
 the first of which says which results it shows: the folder that `ttctune bench` wrote, seen from where this is called,
-the method that others are compared with, and the others. `FOLDER on TASK, TASK, ...` leaves other tasks out. Rows are
-in the order of their means; p is after Holm's correction for their number.
+the method that others are compared with, and the others. `FOLDER with seeds 0, 1` leaves other seeds out, `FOLDER on
+TASK, TASK, ...` other tasks. Rows are in the order of their means; p is after Holm's correction for their number.
 """
 
 import argparse
@@ -25,25 +25,31 @@ from ttctune.bench.report.runs import read_results
 from ttctune.bench.report.tables import tables_of
 
 TABLE = re.compile(
-    r"(?P<begin><!-- table of (?P<folder>\S+)(?: on (?P<tasks>[^>]*?))?"
+    r"(?P<begin><!-- table of (?P<folder>\S+)(?: with seeds (?P<seeds>[\d, ]+?))?(?: on (?P<tasks>[^>]*?))?"
     r" against (?P<reference>\S+): (?P<others>[^>]*) -->\n)"
     r".*?(?P<end><!-- end of table -->)",
     re.DOTALL,
 )
 
 
-def table(folder: Path, tasks: list[str], reference: str, others: list[str]) -> str:
+def table(folder: Path, seeds: list[str], tasks: list[str], reference: str, others: list[str]) -> str:
     """Methods and variants by their means over the tasks, with what the reference has more.
 
     Args:
         folder: Of results, of one protocol.
-        tasks: Those to show; none stand for all.
+        seeds: Those to show; none stand for all.
+        tasks: Likewise.
         reference: The method that others are compared with.
         others: Those.
     """
     results = read_results(folder)
     groups = {task: group for task, group in results.groups.items() if not tasks or task in tasks}
-    runs = tuple(run for run in results.tables[0] if run.method in {reference, *others} and run.task in groups)
+    shown_seeds = {int(seed) for seed in seeds} or {run.seed for run in results.tables[0]}
+    runs = tuple(
+        run
+        for run in results.tables[0]
+        if run.method in {reference, *others} and run.task in groups and run.seed in shown_seeds
+    )
     if absent := ({reference, *others} - {run.method for run in runs}) | (set(tasks) - {run.task for run in runs}):
         raise SystemExit(f"{folder} has no results of {', '.join(sorted(absent))}; take them out of the page")
     titles = titles_of([reference, *others])
@@ -67,12 +73,12 @@ def table(folder: Path, tasks: list[str], reference: str, others: list[str]) -> 
 
 def renewed(page: str) -> str:
     """The page with every table of it made anew."""
-    return TABLE.sub(
-        lambda m: (
-            m["begin"] + table(Path(m["folder"]), _names(m["tasks"]), m["reference"], _names(m["others"])) + m["end"]
-        ),
-        page,
-    )
+
+    def again(m: re.Match[str]) -> str:
+        seeds, tasks, others = (_names(m[name]) for name in ("seeds", "tasks", "others"))
+        return m["begin"] + table(Path(m["folder"]), seeds, tasks, m["reference"], others) + m["end"]
+
+    return TABLE.sub(again, page)
 
 
 def _names(text: str | None) -> list[str]:

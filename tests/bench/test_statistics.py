@@ -98,6 +98,18 @@ def test_an_average_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> N
     assert both.high - both.low == pytest.approx(theirs.high - theirs.low, rel=0.02)
 
 
+def test_a_task_of_one_seed_has_the_mean_variance_of_a_run_on_those_of_more() -> None:
+    generator = np.random.default_rng(4)
+    runs = {"a": [1, 0, -1, 1], "b": [1, 1, 0], "c": [1]}
+    drawn = {task: difference_draws(*seeds_alone(*values), generator) for task, values in runs.items()}
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    of_a_run = {task: np.var(values, ddof=1) for task, values in runs.items() if len(values) > 1}
+    of_a_run["c"] = (of_a_run["a"] + of_a_run["b"]) / 2
+    expected = sum(weights[task] ** 2 * of_a_run[task] / len(values) for task, values in runs.items())
+    assert average_draws(drawn, weights).between == pytest.approx(expected)
+    assert average_draws({"c": drawn["c"]}, {"c": 1.0}).spread == 0
+
+
 def test_what_drawn_images_explain_of_the_variance_between_seeds_is_that_of_a_loop() -> None:
     """The mean of what seeds show of it where images were drawn anew, each seed being as good as every other."""
     generator = np.random.default_rng(9)
@@ -117,42 +129,44 @@ def test_what_drawn_images_explain_of_the_variance_between_seeds_is_that_of_a_lo
 
 
 @pytest.mark.parametrize(
-    ("tasks", "images", "seeds", "luck", "noise", "folds", "width"),
+    ("seeds", "images", "luck", "noise", "folds", "width"),
     [
-        (4, 200, 1, 0.0, 0.5, 5, 1.1),
-        (4, 200, 3, 0.05, 0.2, 5, 1.35),
-        (4, 200, 3, 0.2, 0.2, 5, 1.35),
-        (4, 100, 3, 0.0, 1.0, 5, 1.45),
-        (4, 200, 3, 0.0, 0.2, 1, 1.45),
-        (4, 200, 3, 0.0, 0.2, 3, 1.35),
-        (1, 200, 2, 0.2, 0.2, 5, 6),
-        (1, 200, 3, 0.2, 0.2, 5, 2.1),
-        (1, 200, 5, 0.2, 0.2, 5, 1.5),
-        (10, 200, 3, 0.1, 0.2, 5, 1.2),
+        ([1] * 4, 200, 0.0, 0.5, 5, 1.1),
+        ([3] * 4, 200, 0.05, 0.2, 5, 1.35),
+        ([3] * 4, 200, 0.2, 0.2, 5, 1.35),
+        ([3] * 4, 100, 0.0, 1.0, 5, 1.45),
+        ([3] * 4, 200, 0.0, 0.2, 1, 1.45),
+        ([3] * 4, 200, 0.0, 0.2, 3, 1.35),
+        ([2], 200, 0.2, 0.2, 5, 6),
+        ([3], 200, 0.2, 0.2, 5, 2.1),
+        ([5], 200, 0.2, 0.2, 5, 1.5),
+        ([3] * 10, 200, 0.1, 0.2, 5, 1.2),
+        ([2] * 4 + [1] * 6, 200, 0.1, 0.2, 5, 1.75),
+        ([3] * 2 + [1] * 2, 200, 0.2, 0.2, 5, 1.6),
     ],
     ids=str,
 )
 def test_intervals_cover_the_truth(
-    tasks: int, images: int, seeds: int, luck: float, noise: float, folds: int, width: float
+    seeds: list[int], images: int, luck: float, noise: float, folds: int, width: float
 ) -> None:
     """95 % intervals of the difference of two equal methods hold zero in at least 90 % of 200 simulated grids.
 
     Every image has a difficulty of its own, shared by the methods; a run is luckier or less than another, and an
     answer depends on chance by `noise`. Few seeds that differ much are the hardest case. The intervals are not
-    wasteful either: at most `width` times as wide as the means spread. Each seed sees so many of five folds.
+    wasteful either: at most `width` times as wide as the means spread. `seeds` are those of each task, of which each
+    sees so many of five folds.
     """
     generator, held, widths, means, grids = np.random.default_rng(16), 0, [], [], 200
-    turns = (np.arange(images) % 5 - np.arange(seeds)[:, None]) % 5
-    seen = turns < folds
     for _ in range(grids):
         by_task, mean = {}, 0.0
-        for task in map(str, range(tasks)):
+        for task, runs in enumerate(seeds):
+            seen = (np.arange(images) % 5 - np.arange(runs)[:, None]) % 5 < folds
             difficulty = generator.normal(0, 1, images)
-            lucky = generator.normal(0, luck, (2, seeds, 1))
-            first, second = difficulty + lucky + generator.normal(0, noise, (2, seeds, images)) > -0.5
-            by_task[task] = difference_draws(first, second, generator, 300, seen=seen)
-            mean += (first[seen].mean() - second[seen].mean()) / tasks
-        drawn = interval(mean, average_draws(by_task, dict.fromkeys(by_task, 1 / tasks)).values)
+            lucky = generator.normal(0, luck, (2, runs, 1))
+            first, second = difficulty + lucky + generator.normal(0, noise, (2, runs, images)) > -0.5
+            by_task[str(task)] = difference_draws(first, second, generator, 300, seen=seen)
+            mean += (first[seen].mean() - second[seen].mean()) / len(seeds)
+        drawn = interval(mean, average_draws(by_task, dict.fromkeys(by_task, 1 / len(seeds))).values)
         held += drawn.low <= 0 <= drawn.high
         widths.append(drawn.high - drawn.low)
         means.append(mean)

@@ -7,7 +7,8 @@ Two questions, two intervals. *Is A better than B on these tasks?* resamples tes
 Images are drawn under all seeds that were scored on them at once. How far other seeds would move the mean is added:
 the variance between seeds, less what drawn images explain of it. As it is known from few seeds, all of it follows
 Student's distribution, with the degrees of freedom that Welch and Satterthwaite give a sum of variances: few on one
-task, many on many. A single seed tells nothing about others: the interval is then about images alone.
+task, many on many. Where some tasks have a single seed, the others tell how far one run may lie; where all have one,
+nothing does, and the interval is about images alone.
 """
 
 import math
@@ -48,6 +49,7 @@ class Draws:
     """Where a mean could lie, of one task or of an average over tasks.
 
     Attributes:
+        seeds: How many runs stand behind it; of an average, the fewest on a task.
         images: The mean over drawn images.
         chance: Twice as many numbers in (0, 1), from which the seeds' part is drawn.
         by_images: Variance of the mean over drawn images.
@@ -56,6 +58,7 @@ class Draws:
         spread: The square of the larger of the last two over its degrees of freedom, summed over tasks.
     """
 
+    seeds: int
     images: FloatArray
     chance: FloatArray
     by_images: float
@@ -117,10 +120,10 @@ def difference_draws(
     chance = generator.random((2, draws))
     by_images = float(covariance.sum()) / seeds**2
     if seeds == 1:
-        return Draws(images, chance, by_images, 0.0, 0.0, 0.0)
+        return Draws(seeds, images, chance, by_images, 0.0, 0.0, 0.0)
     between = float(shares.sum(1).var(ddof=1)) / seeds
     explained = float(covariance.trace() / seeds - by_images) / (seeds - 1)
-    return Draws(images, chance, by_images, between, explained, max(between, explained) ** 2 / (seeds - 1))
+    return Draws(seeds, images, chance, by_images, between, explained, max(between, explained) ** 2 / (seeds - 1))
 
 
 def _seen_alike(shares: FloatArray, seen: BoolArray) -> list[FloatArray]:
@@ -144,16 +147,23 @@ def _covariance(shares: FloatArray) -> FloatArray:
 
 
 def average_draws(by_task: Mapping[str, Draws], weights: Mapping[str, float]) -> Draws:
-    """Draws of an average over fixed tasks: each draw of it takes one draw of every task."""
+    """Draws of an average over fixed tasks: each draw of it takes one draw of every task.
+
+    A run on a task with a single seed is taken to vary as one does, on average, on the tasks with more.
+    """
     tasks = [(weights[task], draws) for task, draws in by_task.items()]
     images: FloatArray = np.sum([weight * draws.images for weight, draws in tasks], axis=0)
+    alone = sum(weight**2 for weight, draws in tasks if draws.seeds == 1)
+    several = [(weight, draws) for weight, draws in tasks if draws.seeds > 1]
+    shares = [(weight**2 + alone * draws.seeds / len(several), draws) for weight, draws in several]
     return Draws(
+        min(draws.seeds for _, draws in tasks),
         images,
         tasks[0][1].chance,
         by_images=sum(weight**2 * draws.by_images for weight, draws in tasks),
-        between=sum(weight**2 * draws.between for weight, draws in tasks),
-        explained=sum(weight**2 * draws.explained for weight, draws in tasks),
-        spread=sum(weight**4 * draws.spread for weight, draws in tasks),
+        between=sum(share * draws.between for share, draws in shares),
+        explained=sum(share * draws.explained for share, draws in shares),
+        spread=sum(share**2 * draws.spread for share, draws in shares),
     )
 
 
