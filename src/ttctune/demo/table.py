@@ -39,7 +39,8 @@ def settings(size: Size, seeds: int) -> str:
     """The protocol, in one line."""
     return (
         f"{NAME} at {size.pixels} px; a task: {size.train} images to train on, {size.val} to score on; {size.epochs} "
-        f"epochs for every method; {counted(seeds, 'seed')}; accuracy in %; parameters without head"
+        f"epochs for every method, each at its default learning rate; {counted(seeds, 'seed')}; accuracy in %; "
+        "parameters without head"
     )
 
 
