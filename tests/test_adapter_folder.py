@@ -326,6 +326,14 @@ def test_a_value_of_the_wrong_kind_is_refused_and_inspect_survives(copy, capsys,
     assert code in (0, 1) and (code == 0 or len(errors) == 1)
 
 
+def test_a_folder_from_before_gates_is_read(made, tmp_path):
+    ttctune.adapt(made[0], arrays(), short(gates=()), out=tmp_path / "x", quiet=True)
+    record = json.loads((tmp_path / "x" / "adapter.json").read_text())
+    assert record["recipe"].pop("gates") == []
+    write_record(tmp_path / "x", record)
+    assert ttctune.load(tmp_path / "x").recipe.gates == ()
+
+
 def test_a_folder_from_before_calibration_is_read_and_saved_again(made, copy, tmp_path):
     record = json.loads((copy / "adapter.json").read_text())
     del record["calibration"], record["metrics"]["ece_raw"]

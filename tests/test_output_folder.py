@@ -17,6 +17,7 @@ from ttctune.output_folder import (
     MERGED,
     RUN,
     begin,
+    beside,
     claimed,
     finish,
     locked,
@@ -54,6 +55,14 @@ def make(folder: Path, state: str) -> Path:
         case "file":
             folder.write_text("a file")
     return folder
+
+
+def swap(one: Path, other: Path) -> None:
+    """Exchange two folders."""
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
 
 
 STATES = {
@@ -107,6 +116,33 @@ def test_a_run_that_overwrites_is_resumed_beside_the_old_folder(tmp_path):
     assert state_of(folder) == "finished"
     with claimed(folder, resume=True, overwrite=False) as again:
         assert again == working and read_run(again) == {"model": "y"}
+
+
+def test_of_two_unfinished_runs_the_later_is_resumed(tmp_path):
+    """Also where the earlier one has come to stand beside: killed while the two were exchanged."""
+    folder = make(tmp_path / "x", "unfinished")
+    with claimed(folder, resume=False, overwrite=True) as working:
+        begin(working, {"model": "later"})
+        os.utime(folder / RUN, ns=(1, 1))
+    for _ in range(2):
+        with claimed(folder, resume=True, overwrite=False) as again:
+            assert read_run(again) == {"model": "later"}
+        swap(folder, beside(folder))
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+@pytest.mark.parametrize(("names", "said"), [(["notes.txt"], "holds notes.txt;"), (["b", "a"], "holds a and 1 more;")])
+def test_what_a_person_put_beside_an_adapter_is_not_overwritten(tmp_path, state, names, said):
+    folder = make(tmp_path / "x", state)
+    for name in names:
+        (folder / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(FolderError, match=said), claimed(folder, resume=False, overwrite=True):
+        pass
+    if state == "finished":
+        with pytest.raises(FolderError, match=said), written_whole(folder, overwrite=True, replaces=ADAPTER):
+            pass
+    assert contents(tmp_path) == before
 
 
 def test_what_an_earlier_overwrite_left_beside_is_cleared(tmp_path):

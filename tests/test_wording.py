@@ -1,6 +1,6 @@
 import pytest
 
-from ttctune.wording import counted
+from ttctune.wording import counted, first_line
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,11 @@ from ttctune.wording import counted
 )
 def test_a_number_stands_with_its_noun_in_the_right_form(number: int, noun: str, words: str) -> None:
     assert counted(number, noun) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("one\ntwo", "one"), ("\n  one \n", "one"), ("", "ValueError"), (" \n", "ValueError"), ("9" * 300, "9" * 200)],
+)
+def test_an_error_is_told_in_one_line(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line

@@ -140,6 +140,7 @@ class Record(BaseModel):
     @classmethod
     def _check_recipe(cls, value: dict[str, Any]) -> dict[str, Any]:
         known = {name: value[name] for name in value if name in Recipe.model_fields}
+        known.setdefault("gates", [])  # absent before there were any
         Recipe(**known)
         return known
 

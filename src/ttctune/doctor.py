@@ -162,7 +162,7 @@ def compiler() -> Iterator[Finding]:
     if compiler_found(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         yield Finding("compiler", "ok", "found, --compile can be used")
     else:
-        yield Finding("compiler", "warning", "none for C++, so --compile does nothing", "install g++, or set CXX")
+        yield Finding("compiler", "warning", "none, so --compile does nothing", "install g++, on CUDA gcc")
 
 
 def hub() -> Iterator[Finding]:

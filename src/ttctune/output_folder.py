@@ -31,6 +31,17 @@ MARKS = {
     MERGED: ("config.json", "merged_by_ttctune"),
     EXPORTED: ("export.json", "exported_by_ttctune"),
 }
+#: What a run and its adapter are made of; all else in their folder is a person's own.
+OWN = {
+    CHECKPOINT,
+    "adapter.json",
+    "adapter.safetensors",
+    "importance.safetensors",
+    "history.jsonl",
+    "recipe.toml",
+    "README.md",
+    ".DS_Store",
+}
 #: A marked file is text about one model; anything larger is not ours.
 LARGEST_MARKED = 16 << 20
 
@@ -70,8 +81,17 @@ def beside(folder: Path) -> Path:
 
 
 def unfinished(folder: Path) -> Path | None:
-    """Where a run that can be resumed stands: in `folder`, or beside it; None where there is none."""
-    return next((place for place in (folder, beside(folder)) if state_of(place) == "unfinished"), None)
+    """Where a run that can be resumed stands: in `folder`, or beside it; of two the later; None where there is none."""
+    places = [place for place in (folder, beside(folder)) if state_of(place) == "unfinished"]
+    return max(places, key=_begun, default=None)
+
+
+def _begun(folder: Path) -> int:
+    """When a run was marked as begun; 0 where another process has just ended it."""
+    try:
+        return (folder / RUN).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -121,7 +141,8 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         FolderError: Another process owns it; or it is not ours, is finished (without `overwrite`), or is unfinished
-            (without `resume`); or it cannot be made.
+            (without `resume`); or a person's own files lie there too, which `overwrite` would remove; or it cannot be
+            made.
     """
     if not folder.is_dir():
         _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
@@ -163,6 +184,7 @@ def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
     if state == "empty":
         return folder
     if overwrite:
+        _check_all_ours(folder)
         return beside(folder)
     if state == "finished":
         raise FolderError(f"{folder} is finished", "an absent or empty folder", "use --overwrite or another -o")
@@ -290,7 +312,7 @@ def written_whole(folder: Path, *, overwrite: bool = False, replaces: str | None
 
     Raises:
         FolderError: `folder` is not ours, holds something of ours and `overwrite` is not given or it is of another
-            kind, or is in use.
+            kind, has a person's own files beside an adapter, or is in use.
     """
     folder = folder.resolve()
     _check_replaceable(folder, overwrite, replaces)
@@ -325,6 +347,15 @@ def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> N
         raise FolderError(given, f"an absent or empty folder, or {replaces} to replace", "choose another -o")
     if state == "finished" and not overwrite:
         raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
+    if state == "finished" and ADAPTER in kinds_of(folder):
+        _check_all_ours(folder)
+
+
+def _check_all_ours(folder: Path) -> None:
+    own = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in OWN)
+    if own:
+        given = f"{folder} also holds {own[0]}" + f" and {len(own) - 1} more" * (len(own) > 1)
+        raise FolderError(given, "what ttctune wrote there, and nothing to lose", "move it away, or choose another -o")
 
 
 def _not_ours(folder: Path) -> FolderError:

@@ -114,7 +114,7 @@ class Recipe(BaseModel):
     streaming: bool = Field(False, description="keep no decoded images, decode them anew in every epoch")
 
     precision: Precision = Field("auto", description="auto measures a few steps and keeps the fastest safe one")
-    compile: bool = Field(False, description="use torch.compile where a C++ compiler is found")
+    compile: bool = Field(False, description="use torch.compile where a compiler is found (C++, on CUDA C)")
     adapter_dtype: Literal["float32", "float16"] = Field("float32", description="of the adapter's file")
     seed: int = Field(0, ge=0, lt=SEEDS, description="of everything that is random")
 

@@ -104,7 +104,8 @@ def adapt(
         quiet: Print no progress to stderr.
         resume: Go on with the unfinished run in `out`; on a CPU with the same number of threads, bit for bit as if it
             had not stopped.
-        overwrite: Replace what ttctune wrote into `out` before, in one step, when the new run is done.
+        overwrite: Replace what ttctune wrote into `out` before, in one step, when the new run is done; refused where
+            other files lie there too.
 
     Returns:
         The adapted model, measured on val where there is a val part.
@@ -211,7 +212,8 @@ def prepare(
     trainer.processes = processes or Processes()
     if recipe.compile:
         trainer.compile = all(trainer.processes.gather(compiler_found(place)))
-        reporter.say("torch.compile is on" if trainer.compile else "torch.compile is off: no C++ compiler was found")
+        off = f"torch.compile is off: no compiler for {place.type} was found"
+        reporter.say("torch.compile is on" if trainer.compile else off)
     return Run(attachment, sites, trainer, images, recipe)
 
 

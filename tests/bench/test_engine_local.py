@@ -11,7 +11,7 @@ import psutil
 import pytest
 from tests.bench.tasks import conditions
 
-from ttctune.bench.engine import Done, Lost
+from ttctune.bench.engine import Advanced, Done, Lost
 from ttctune.bench.engine_local import LocalEngine
 from ttctune.bench.grid import jobs_of
 from ttctune.bench.progress import Progress
@@ -72,6 +72,28 @@ def test_a_dead_worker_is_told_with_the_signal(tasks, model):
         workers = [worker._process for worker in engine._idle]
         assert event.record.failed is None and len(workers) == 1
     assert not workers[0].is_alive()
+
+
+def test_a_worker_that_died_while_idle_costs_no_job(tasks, model):
+    (job,) = jobs_of(tasks[:1], ["linear"], 1, "val")
+    with LocalEngine(conditions(model), 1) as engine:
+        for _ in range(2):
+            engine.start(job)
+            while not (events := [event for event in engine.wait() if not isinstance(event, Advanced)]):
+                pass
+            assert [type(event) for event in events] == [Done]
+            os.kill(engine._idle[0]._process.pid, signal.SIGKILL)
+            engine._idle[0]._process.join()
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(tasks, model):
+    (job,) = jobs_of(tasks[:1], ["linear"], 1, "val")
+    with LocalEngine(conditions(model), 1) as engine:
+        engine.start(job)
+        os.kill(engine._busy[0]._process.pid, signal.SIGRTMIN + 1)
+        while not (events := engine.wait()):
+            pass
+        assert events == [Lost(job, f"its process was ended by signal {signal.SIGRTMIN + 1}")]
 
 
 def heed_interrupts():

@@ -20,7 +20,7 @@ from ttctune.bench.record import (
     unpacked_names,
     write_record,
 )
-from ttctune.errors import RecordError
+from ttctune.errors import FolderError, RecordError
 
 
 @given(arrays.arrays(np.int16, st.integers(0, 50)))
@@ -52,6 +52,12 @@ def test_a_record_is_read_as_it_was_written_in_its_own_place(tmp_path):
         "digits/norm/seed0.json",
         "digits/norm/seed0-fold2.json",
     }
+
+
+def test_a_place_that_cannot_be_made_is_refused_by_name(tmp_path):
+    (tmp_path / "digits").write_text("in the way")
+    with pytest.raises(FolderError, match=r"digits/norm"):
+        write_record(tmp_path, record())
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ttctune.errors import DataError
-from ttctune.images import open_source
+from ttctune.images import open_images, open_source
 
-from .pictures import draw, write_image_tree
+from .pictures import describe, draw, write_image_tree
 
 HEADER = "file,split,label,class"
 
@@ -121,6 +121,16 @@ class TestTrees:
         (tmp_path / "store" / "a" / "circle").symlink_to(tmp_path / "store" / "a")
         assert 4 == len(open_source(tmp_path / "data", val_fraction=0).parts["train"])
 
+    def test_a_link_to_nothing_is_an_image_that_cannot_be_read(self, tmp_path):
+        """And is not left out without a word."""
+        write_image_tree(tmp_path, ("a", "b"), 2)
+        (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        source = open_source(tmp_path, val_fraction=0)
+        assert "gone.png" in _names(source.parts["train"])
+        with pytest.raises(DataError, match=r"gone\.png"):
+            open_images(tmp_path, describe(8), val_fraction=0)
+        assert open_images(tmp_path, describe(8), val_fraction=0, skip_bad=True).skipped == 1
+
     @pytest.mark.parametrize("part", ["val", "test"])
     def test_a_class_that_train_lacks_is_refused(self, tmp_path, part):
         """The class and the part are named."""
@@ -192,6 +202,14 @@ class TestIndex:
         assert ["b.png", "a.png"] == _names(source.parts["train"])
         assert [1, 0] == source.parts["train"].labels and ("cat", "dog") == source.classes
         assert {"train": 2, "val": 1, "test": 1} == {name: len(part) for name, part in source.parts.items()}
+
+    @pytest.mark.parametrize("character", ["\u2028", "\x85", "\x0c", "\x1c"])
+    def test_a_name_may_hold_what_is_a_line_to_unicode_alone(self, tmp_path, character):
+        """The line ends where the file's does."""
+        name = f"a{character}b.png"
+        _index(tmp_path, f"{name},train,0,cat", *GOOD[:1])
+        draw(0).save(tmp_path / name)
+        assert [name, "b.png"] == _names(open_source(tmp_path, val_fraction=0).parts["train"])
 
     def test_a_byte_order_mark_quotes_and_blank_lines_are_fine(self, tmp_path):
         """What spreadsheets write is read."""

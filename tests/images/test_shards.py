@@ -136,6 +136,13 @@ def test_a_list_of_classes_that_is_none_is_refused(tmp_path, content):
     check_refused(tmp_path, r"classes\.(txt|json) is no such list")
 
 
+def test_a_class_name_may_hold_what_is_a_line_to_unicode_alone(tmp_path):
+    """Lines of the list end where those of the file do."""
+    write_tar(tmp_path / "a.tar", [*sample("0", 1), *sample("1", 0)])
+    (tmp_path / "classes.txt").write_text("a\u2028b\nc\n", encoding="utf-8")
+    assert open_source(tmp_path, val_fraction=0).classes == ("a\u2028b", "c")
+
+
 def test_two_lists_of_classes_are_refused(tmp_path):
     """Nobody can say which one counts."""
     write_tar(tmp_path / "a.tar", TWO)

@@ -265,6 +265,27 @@ def test_a_probe_changes_nothing(parts):
     assert all(p.grad is None for p in attachment.model.parameters())
 
 
+def test_probes_share_a_batch_that_is_decoded_once(monkeypatch):
+    """So that what they measure is the step."""
+    attachment, asked, batches = attached("vit"), [], LabelledImages.batches
+    trainer = trainer_of(attachment)
+    monkeypatch.setattr(LabelledImages, "batches", lambda *a, **k: asked.append(1) or batches(*a, **k))
+    losses = {trainer.probe(stages_of(trainer.recipe)[1].groups(attachment, 0.0), trainer.precision) for _ in range(3)}
+    assert len(losses) == len(asked) == 1
+
+
+def test_on_cuda_a_compiler_of_c_is_needed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    devices = [torch.device(name) for name in ("cpu", "cuda", "mps")]
+    assert [compiler_found(device) for device in devices] == [False, False, False]
+    (tmp_path / "gcc").touch(0o755)
+    assert [compiler_found(device) for device in devices] == [False, True, False]
+    (tmp_path / "g++").touch(0o755)
+    assert [compiler_found(device) for device in devices] == [True, True, False]
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
     augmented = {"flip": True, "crop": True, "drop_path": 0.2}
     assert difference(trained(**augmented), trained(**augmented)) == 0

@@ -21,6 +21,7 @@ import timm.models  # isort: skip
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, family_of, head_names, name_of, tensor_digest
 from ttctune.errors import BackboneError, WeightsError
+from ttctune.wording import first_line
 
 LOCAL = "local-dir:"
 
@@ -101,10 +102,9 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         module: nn.Module = timm.create_model(name, pretrained=pretrained)
         return module.eval()
     except Exception as error:  # timm and the hub's client raise many kinds here, and all mean the same to a person
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         wanted = "weights that load" if pretrained else "a model that timm can build"
         advice = "check the folder" if name.startswith(LOCAL) else "check the network, or give a file with --weights"
-        raise BackboneError(f"model {name!r}: {reason[:300]}", wanted, advice) from error
+        raise BackboneError(f"model {name!r}: {first_line(error, 300)}", wanted, advice) from error
 
 
 def _load_weights(module: nn.Module, file: Path, name: str) -> None:

@@ -40,10 +40,12 @@ class LocalEngine(Engine):
         """Give a job to an idle worker, or to a new one."""
         slot = min(set(range(self.slots)) - {worker.slot for worker in self._busy})
         worker = next((worker for worker in self._idle if worker.slot == slot), None)
-        if worker is None:
-            worker = _Worker(self._conditions, slot)
-        else:
+        if worker is not None:
             self._idle.remove(worker)
+            if not worker.alive:  # ended while it had nothing to do, which is no fault of the job's
+                worker.kill()
+                worker = None
+        worker = worker or _Worker(self._conditions, slot)
         self._busy.append(worker)
         worker.start(job)
 
@@ -86,6 +88,11 @@ class _Worker:
             self._process.start()
         theirs.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
     def start(self, job: Job) -> None:
         """Hand it a job."""
         self.job = job
@@ -99,7 +106,7 @@ class _Worker:
         self.kill()
         if code is None or code >= 0:
             return f"its process ended with exit code {code}"
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
         return f"its process was ended by {name}" + ", as the system does for want of memory" * (name == "SIGKILL")
 
     def kill(self) -> None:

@@ -12,7 +12,7 @@ from ttctune.bench.engine import Done, Engine, Event, Lost
 from ttctune.bench.grid import Conditions, Job
 from ttctune.bench.record import Record
 from ttctune.errors import RecipeError
-from ttctune.wording import counted
+from ttctune.wording import counted, first_line
 
 #: Seconds after which `wait` returns without an event, so that the time left can be shown anew.
 PATIENCE = 1.0
@@ -73,7 +73,7 @@ class RayEngine(Engine):
         except self._ray.exceptions.NodeDiedError:
             return Lost(job, "its node was lost", with_machine=True)
         except self._ray.exceptions.RayError as error:
-            return Lost(job, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            return Lost(job, f"{type(error).__name__}: {first_line(error)}")
 
 
 def _do(job: Job, conditions: Conditions) -> Record:
@@ -95,7 +95,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = first_line(error)
         advice = "check --address, or start a cluster with `ray start --head`"
         raise RecipeError(f"--address {address}: {reason}", "a Ray cluster that answers", advice) from error
     return ray, True

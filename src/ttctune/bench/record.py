@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ttctune.errors import RecordError
-from ttctune.files import write_atomically
+from ttctune.files import cannot_write, write_atomically
 
 FORMAT: Final = 1
 #: A record is a few dozen kilobytes of one job; anything larger is not ours.
@@ -174,7 +174,10 @@ def write_record(folder: Path, record: Record) -> None:
         FolderError: The folder cannot be written.
     """
     path = folder / record.path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
     write_atomically(path, record.model_dump_json() + "\n")
 
 

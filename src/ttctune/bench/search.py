@@ -5,6 +5,7 @@ recipe, so that a search cannot end below it on val; the others are drawn by Opt
 so that an interrupted search goes on as if it had not stopped. One process asks and tells, and writes the journal.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -155,4 +156,4 @@ def _mend(journal: Path) -> None:
     if journal.exists():
         content = journal.read_bytes()
         if not content.endswith(b"\n"):
-            journal.write_bytes(content[: content.rfind(b"\n") + 1])
+            os.truncate(journal, content.rfind(b"\n") + 1)

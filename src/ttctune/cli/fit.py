@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,7 @@ def command(
         except BaseException as error:
             stopped = not isinstance(error, Exception)
             if stopped and processes.main and not quiet and unfinished(folder.resolve()):
-                printing.hint(f"stopped; the same command with -o {folder} --resume goes on")
+                printing.hint(f"stopped; the same command with -o {shlex.quote(str(folder))} --resume goes on")
             raise
     if not processes.main:
         return

@@ -8,14 +8,18 @@ from contextlib import contextmanager
 import torch
 
 from ttctune.errors import TrainingError
+from ttctune.wording import first_line
+
+#: Device -> the variable that names a compiler, and the usual ones: of C++ for kernels on the CPU, of C for what
+#: launches those on CUDA.
+COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang")}
 
 
 def compiler_found(device: torch.device) -> bool:
-    """CUDA brings its own compiler; the CPU needs one for C++ on the PATH or in $CXX."""
-    if device.type == "cuda":
-        return True
-    names = (os.environ.get("CXX", ""), "g++", "clang++")
-    return device.type == "cpu" and any(shutil.which(name) for name in names if name)
+    """Whether there is a compiler for a device; none serves other devices than the CPU and CUDA."""
+    variable, *usual = COMPILERS.get(device.type, ("",))
+    names = [os.environ.get(variable, ""), *usual]
+    return any(shutil.which(name) for name in names if name)
 
 
 @contextmanager
@@ -30,7 +34,5 @@ def compile_errors() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise TrainingError(
-            f"torch.compile failed ({reason})", "a model that compiles", "leave --compile out"
-        ) from error
+        given = f"torch.compile failed ({first_line(error)})"
+        raise TrainingError(given, "a model that compiles", "leave --compile out") from error

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ttctune.errors import ProcessError, RecipeError, TtcError
 from ttctune.launcher import launch
-from ttctune.wording import counted
+from ttctune.wording import counted, first_line
 
 T = TypeVar("T")
 
@@ -217,5 +217,4 @@ def _for_others(rank: int, error: Exception) -> TtcError:
 
 def _brief(error: BaseException) -> str:
     """The first line of an error's text, without the place in C++ that leads it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rpartition("] ")[2][:200]
+    return first_line(error, 1000).rpartition("] ")[2][:200]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -166,12 +166,17 @@ class Trainer:
                 if after_epoch is not None:
                     after_epoch(epoch + 1, row, optimizer.tensors())
 
+    @cached_property
+    def _first_batch(self) -> tuple[Tensor, Tensor]:
+        """Decoded once: what a probe measures is the step."""
+        return next(iter(self.images.batches(self.recipe.batch_size, order=None)))
+
     def probe(self, groups: list[Group], precision: Precision, *, split: bool = True) -> float:
         """Forward and backward on this process's share of the first batch, without an update; returns the mean loss.
 
         Where memory runs out, the share is split for good, or with `split = False` the error goes on.
         """
-        pictures, labels = next(iter(self.images.batches(self.recipe.batch_size, order=None)))
+        pictures, labels = self._first_batch
         share = self._share(pictures, labels, torch.empty(len(labels), 0))
         set_training(self.model)
         optimizer = Optimizer(groups, False, self.device.type)

@@ -241,3 +241,9 @@ class TestSplits:
         with pytest.raises(DataError, match=said) as caught:
             data_of(task, "val")
         assert "val200.txt" in str(caught.value)
+
+
+def test_a_class_name_that_no_record_can_hold_is_refused_before_anything_is_trained(tmp_path):
+    write_image_tree(tmp_path, ("a", "caf\udce9"), 5)
+    with pytest.raises(DataError, match=r"class 'caf\\udce9'.*rename"):
+        data_of(Task("x", "none", None, tmp_path), "val")

@@ -1,5 +1,7 @@
 """From a task and a split to the images to train on and those to score on."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ttctune.bench.suites.task import SPLITS, Split, Task, TaskData
@@ -37,13 +39,15 @@ def data_of(
         draw: Decides which ones these are.
 
     Raises:
-        DataError: The split is unknown, the fold is not one of the folds, or the task lacks a part, cannot be read, or
-            would be trained on a file that it is scored on.
+        DataError: The split is unknown, the fold is not one of the folds, or the task lacks a part, cannot be read, has
+            a class whose name is no Unicode, which no record can hold, or would be trained on a file that it is scored
+            on.
     """
     _check(split, fold, folds)
     names = None if task.classes is None else number_names(task.classes)
     held_out = _VAL_FRACTION if split == "val" and names is None else 0.0
     source = open_source(task.path, val_fraction=held_out, seed=seed, parts=_TOUCHED[split], classes=names)
+    _check_names(task, source.classes)
     parts = source.parts
     scored_part = {"val": "val", "test": "test", "cv": "train"}[split]
     if scored_part not in parts:
@@ -95,6 +99,15 @@ def _left_out(images: PartSource, fold_of: list[int], fold: int) -> tuple[PartSo
     if not left_out or len(left_out) == len(fold_of):
         raise DataError(f"{len(fold_of)} images", "at least one a fold", "take fewer folds")
     return images.without(left_out), images.choose(left_out)
+
+
+def _check_names(task: Task, classes: Sequence[str]) -> None:
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            given = f"task {task.name} has a class {name!r}"
+            raise DataError(given, "names that are Unicode", "rename its folder") from None
 
 
 def _check_apart(task: Task, train: PartSource, scored: PartSource) -> None:

@@ -1,5 +1,6 @@
 """Finding image files: below a folder, or named by a list."""
 
+import io
 import os
 import stat
 from collections.abc import Iterable
@@ -30,7 +31,7 @@ def files_in(folder: Path) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """Every image file below a folder, at any depth, in a fixed order; hidden files and folders are left out.
 
-    Linked folders are followed, each real folder once.
+    Linked folders are followed, each real folder once. A link to nothing counts as a file, which then cannot be read.
     """
     seen = set()
     files: list[Path] = []
@@ -44,7 +45,7 @@ def image_files(folder: Path) -> list[Path]:
         for entry in _entries(here):
             if entry.is_dir():
                 waiting.append(entry)
-            elif entry.suffix.lower() in IMAGE_ENDINGS and entry.is_file():
+            elif entry.suffix.lower() in IMAGE_ENDINGS and (entry.is_file() or entry.is_symlink()):
                 files.append(entry)
     return sorted(files)
 
@@ -158,13 +159,15 @@ class ListedFiles:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list, as UTF-8 with or without a byte order mark.
+    """The lines of a list with their ends, as UTF-8 with or without a byte order mark.
+
+    Lines end as in files, not wherever Unicode sees a line: a name may hold such characters.
 
     Raises:
         DataError: The file cannot be read, or is not UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        return list(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=None))
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text", "a plain text list", "save it as UTF-8") from None
     except OSError as error:

@@ -211,7 +211,7 @@ def _listed_classes(folder: Path) -> tuple[str, ...] | None:
     if len(found) > 1:
         raise DataError(f"{folder} has {' and '.join(_CLASS_LISTS)}", "one of them", "remove the other")
     text = "".join(read_lines(found[0])).strip()
-    names: Any = text.splitlines()
+    names: Any = text.split("\n")
     if found[0].suffix == ".json":
         try:
             names = json.loads(text)
