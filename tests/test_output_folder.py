@@ -145,6 +145,16 @@ def test_what_a_person_put_beside_an_adapter_is_not_overwritten(tmp_path, state,
     assert contents(tmp_path) == before
 
 
+def test_a_merged_model_may_be_overwritten_by_a_run(tmp_path):
+    """Its own files, whatever their names, are nobody else's."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"merged_by_ttctune": "0.1"}')
+    (folder / "model.safetensors").write_text("weights")
+    with claimed(folder, resume=False, overwrite=True) as working:
+        assert working == beside(folder)
+
+
 def test_what_an_earlier_overwrite_left_beside_is_cleared(tmp_path):
     folder = make(tmp_path / "x", "finished")
     with claimed(folder, resume=False, overwrite=True) as working:

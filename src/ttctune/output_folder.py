@@ -347,11 +347,14 @@ def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> N
         raise FolderError(given, f"an absent or empty folder, or {replaces} to replace", "choose another -o")
     if state == "finished" and not overwrite:
         raise FolderError(f"{folder} is taken", "an absent or empty folder", "use --overwrite or another -o")
-    if state == "finished" and ADAPTER in kinds_of(folder):
+    if state == "finished":
         _check_all_ours(folder)
 
 
 def _check_all_ours(folder: Path) -> None:
+    """Refuse a run's or an adapter's folder with other files in it; those of other kinds have no fixed names."""
+    if kinds_of(folder) not in ([], [ADAPTER]):
+        return
     own = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in OWN)
     if own:
         given = f"{folder} also holds {own[0]}" + f" and {len(own) - 1} more" * (len(own) > 1)
