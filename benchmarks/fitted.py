@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from textwrap import fill
 
-from page_of import page_of
+from page_of import commands_of, page_of
 
 from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import Run, read_results
@@ -45,7 +45,6 @@ def page(folder: Path) -> str:
     last = {method: [training_accuracies(run)[-1] for run in runs] for method, runs in whole.items()}
     names = titles_of(whole)
     good = [method for method in whole if test[method] > max(test.values()) - GOOD]
-    commands = (__doc__ or "").split("\n\n")[1]
     legend = (
         "The runs of [ten-tasks.md](ten-tasks.md), first seed, of every method that has it on all ten tasks. "
         "Right answers in the last epoch are those given while training, with stochastic depth: their mean over "
@@ -55,9 +54,7 @@ def page(folder: Path) -> str:
     lines = [
         "# All of them learn their images by heart",
         "",
-        "```",
-        *(line.removeprefix("    ") for line in commands.splitlines()),
-        "```",
+        *commands_of(__doc__),
         "",
         fill(legend, 120),
         "",

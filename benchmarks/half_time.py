@@ -12,7 +12,7 @@ The first two make the records; the last reads them.
 import statistics
 from pathlib import Path
 
-from page_of import page_of
+from page_of import commands_of, page_of
 from paired import difference, percent, right_of, runs_of, said
 
 from ttctune.bench.methods import titles_of
@@ -41,13 +41,10 @@ def page(folder: Path) -> str:
     }
     ours, rival = best[OURS[0]], best[RIVALS[0]]
     tasks = [*right[ours]]
-    commands = (__doc__ or "").split("\n\n")[1]
     lines = [
         "# Half of the time",
         "",
-        "```",
-        *(line.removeprefix("    ") for line in commands.splitlines()),
-        "```",
+        *commands_of(__doc__),
         "",
         "DeiT-tiny at 96 px, float32, 800 images a task to train on, scored on the 200 of val; one seed, two settings",
         "of each method, no test part read: two-stage at 0.02 without stochastic depth, and as `dp1` with 0.1; LoRA at",

@@ -1,4 +1,4 @@
-"""The command of a page that is made from one results folder: FOLDER, and --page FILE to write instead of printing."""
+"""What pages made from one results folder share: the command, FOLDER and --page FILE, and the block that shows it."""
 
 import argparse
 from collections.abc import Callable
@@ -17,6 +17,12 @@ def page_of(page: Callable[[Path], str], description: str | None) -> None:
     parser.add_argument("--page", type=Path, help="Markdown to write; else it is printed")
     arguments = parser.parse_args()
     give(page(arguments.folder), arguments.page)
+
+
+def commands_of(description: str | None) -> list[str]:
+    """Lines of a Markdown block of the commands in a benchmark's docstring: its second paragraph, not indented."""
+    commands = (description or "").split("\n\n")[1]
+    return ["```", *(line.removeprefix("    ") for line in commands.splitlines()), "```"]
 
 
 def give(text: str, page: Path | None) -> None:
