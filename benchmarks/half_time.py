@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from page_of import commands_of, page_of
-from paired import difference, percent, right_of, runs_of, said
+from paired import check_same_images, difference, percent, right_of, runs_of, said
 
 from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import Run
@@ -32,6 +32,7 @@ def page(folder: Path) -> str:
     found = {
         (epochs, method): runs_of(folder / epochs, method) for epochs, methods in (OURS, RIVALS) for method in methods
     }
+    check_same_images(*found.values())
     names = titles_of(method for _, method in found)
     right = {key: right_of(runs) for key, runs in found.items()}
     seconds = {key: statistics.mean(map(seconds_of, runs.values())) for key, runs in found.items()}

@@ -21,6 +21,14 @@ def runs_of(folder: Path, method: str, seed: int = 0) -> dict[str, Run]:
     return dict(sorted(runs.items()))
 
 
+def check_same_images(first: dict[str, Run], *others: dict[str, Run]) -> None:
+    """Refuse to pair runs that were scored on other images."""
+    for other in others:
+        for task in first.keys() & other.keys():
+            if (first[task].data, first[task].images) != (other[task].data, other[task].images):
+                raise SystemExit(f"{task} has other images in one of the folders; run it again")
+
+
 def right_of(runs: dict[str, Run]) -> dict[str, NDArray[np.float64]]:
     """Task -> 1 for every image answered rightly, else 0."""
     return {task: run.right.astype(np.float64) for task, run in runs.items()}

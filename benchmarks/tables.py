@@ -56,12 +56,15 @@ def table(folder: Path, seeds: list[str], tasks: list[str], reference: str, othe
     (shown,) = tables_of(replace(results, tables=(runs,), groups=groups), titles, reference)
     mean = shown.columns[0]
     against = {row.method: row for row in shown.versus}
+    if partial := [row.method for row in shown.rows if row.method not in mean.cells]:
+        raise SystemExit(
+            f"{folder} lacks results of {', '.join(partial)} on some task; run them, or take them out of the page"
+        )
     lines = [
         f"| method | parameters | seeds | {mean.name}, % | {titles[reference]} minus it, points | p |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    rows = [row for row in shown.rows if row.method in mean.cells]
-    for row in sorted(rows, key=lambda row: mean.cells[row.method].value):
+    for row in sorted(shown.rows, key=lambda row: mean.cells[row.method].value):
         cell, other = mean.cells[row.method], against.get(row.method)
         deviation = "" if math.isnan(cell.deviation) else f" ± {100 * cell.deviation:.1f}"
         bounds = "" if cell.bounds is None else f" [{100 * cell.bounds.low:.1f}, {100 * cell.bounds.high:.1f}]"

@@ -82,6 +82,10 @@ class TrainingError(TtcError, RuntimeError):
     """Training cannot go on: the loss is not finite, or memory ran out."""
 
 
+class DivergedError(TrainingError):
+    """A loss or a parameter is not finite any more."""
+
+
 class ProcessError(TtcError, RuntimeError):
     """Another process of a run on several ended, failed, or did not answer."""
 

@@ -34,6 +34,23 @@ def test_results_of_another_suite_are_left_alone(tmp_path, name, value):
     assert (tmp_path / "suite.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, 4, "shots 4; expected no shots, as the results in .* have; leave it out"),
+        (4, None, "no shots; expected 4, as the results in .* have; give that"),
+    ],
+)
+def test_a_setting_that_one_side_lacks_is_said_in_words(tmp_path, before, now, said):
+    with results_folder(tmp_path, HEADER.model_copy(update={"shots": before})):
+        pass
+    with (
+        pytest.raises(FolderError, match=said),
+        results_folder(tmp_path, HEADER.model_copy(update={"shots": now})),
+    ):
+        pass
+
+
 def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "suite.json").write_text(json.dumps(HEADER.model_dump() | {"format": 2}))
     with pytest.raises(RecordError, match="format 2; expected format 1"), results_folder(tmp_path, HEADER):

@@ -10,8 +10,9 @@ from tests.bench.tasks import conditions
 from ttctune.bench import run_job
 from ttctune.bench.grid import Job
 from ttctune.bench.legacy import IMAGENET, LEGACY, Legacy
-from ttctune.bench.record import protocol_key, unpacked, unpacked_names
-from ttctune.bench.run_job import LIBRARIES, record_of
+from ttctune.bench.record import protocol_key, read_record, unpacked, unpacked_names, write_record
+from ttctune.bench.run_job import LIBRARIES, failed, record_of
+from ttctune.errors import DivergedError, TrainingError
 from ttctune.images import decode_all
 
 
@@ -166,3 +167,18 @@ def test_looking_at_the_test_images_in_between_changes_no_training(job, model, m
     plain = record_of(job, conditions(model, epochs=3, legacy="imagenet-colours"))
     assert [row["loss"] for row in looked.history] == [row["loss"] for row in plain.history]
     assert looked.accuracy == max((logits.argmax(1).numpy() == unpacked(looked.labels)).mean() for logits in kept[:4])
+
+
+def test_a_reason_that_names_a_file_beyond_unicode_can_be_recorded(job, model, tmp_path):
+    record = failed(job, conditions(model), "caf\udce9.png cannot be read")
+    write_record(tmp_path, record)
+    assert read_record(tmp_path / record.path).failed == r"caf\udce9.png cannot be read"
+
+
+@pytest.mark.parametrize("kind", [DivergedError, TrainingError])
+def test_a_job_whose_training_diverged_says_so(job, model, monkeypatch, kind):
+    def broken(*_, **__):
+        raise kind("a loss of nan", "finite numbers", "take a lower rate")
+
+    monkeypatch.setattr(run_job, "prepare", broken)
+    assert record_of(job, conditions(model)).diverged == (kind is DivergedError)

@@ -1,6 +1,7 @@
 """The loop: every job gets a record once, whatever happens to its worker."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -139,3 +140,11 @@ def test_advances_are_shown_and_change_nothing(run):
 
     outcome, engine, _ = run(advance_first)
     assert len(outcome.records) == 4 and len(engine.started) == 4
+
+
+def test_a_task_that_changed_its_group_is_refused(run, tasks, tmp_path, model):
+    run()
+    common = conditions(model)
+    moved = [replace(task, group="aerial") for task in tasks]
+    with pytest.raises(RecordError, match=r"of the group 'none'; expected 'aerial'"):
+        run_grid(jobs_of(moved, ["linear"], 1, "val"), common, tmp_path, Here(common), Progress(quiet=True))

@@ -1,17 +1,21 @@
 """The search: equal trials for all, on val alone, in a journal that survives."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
+from PIL import Image
 from tests.bench.records import record
 from tests.bench.tasks import Here, conditions
 
+from ttctune.bench.engine import Done
 from ttctune.bench.grid import Job, jobs_of
 from ttctune.bench.progress import Progress
 from ttctune.bench.record import read_record
 from ttctune.bench.run_job import failed
 from ttctune.bench.runner import run_grid
 from ttctune.bench.search import JOURNAL, Search
-from ttctune.errors import RecipeError, TrainingError
+from ttctune.errors import RecipeError, RecordError, TrainingError
 
 TRIALS = 4
 
@@ -109,12 +113,63 @@ def test_a_trial_that_was_not_drawn_to_the_end_is_none(tmp_path, job, model):
     assert len(finish(search, job)) == TRIALS
 
 
-def test_failed_trials_count_and_a_search_of_failures_alone_chooses_nothing(tmp_path, job, model):
+def test_diverged_trials_count_and_a_search_of_those_alone_chooses_nothing(tmp_path, job, model):
     search = Search(tmp_path, TRIALS, conditions(model))
     while (trial := search.next_trial(job)) is not None:
-        search.tell(trial, record(failed="a loss of nan"))
-    with pytest.raises(TrainingError, match=r"all 4 trials of ttc on ants failed"):
+        assert search.tell(trial, record(failed="a loss of nan", diverged=True))
+    with pytest.raises(TrainingError, match=r"all 4 trials of ttc on ants diverged"):
         search.settled(job)
+
+
+def test_a_trial_that_failed_for_another_reason_is_done_again(tmp_path, job, model):
+    search = Search(tmp_path, TRIALS, conditions(model))
+    first = search.next_trial(job)
+    assert not search.tell(first, record(failed="memory ran out"))
+    again = Search(tmp_path, TRIALS, conditions(model))
+    assert again.left(job) == TRIALS
+    trial = again.next_trial(job)
+    assert (trial.trial, trial.settings, trial.dial) == (first.trial, first.settings, first.dial)
+
+
+def test_jobs_whose_trial_failed_are_done_by_the_next_call(tmp_path, tasks, model):
+    common, jobs = conditions(model), jobs_of(tasks[:1], ["norm"], 2, "val")
+    engine = Here(common, instead=lambda job: Done(job, failed(job, common, "memory ran out")))
+    progress = Progress(quiet=True)
+    outcome = run_grid(jobs, common, tmp_path, engine, progress, Search(tmp_path, 3, common))
+    assert len(engine.started) == 1 and len(outcome.failed) == 2 and progress.time_left() == "?"
+    assert sum(progress._left.values()) == 0
+    assert "a trial of its search failed: memory ran out" in outcome.failed[0].failed
+    engine = Here(common)
+    outcome = run_grid(jobs, common, tmp_path, engine, Progress(quiet=True), Search(tmp_path, 3, common))
+    assert len(engine.started) == 3 + 2 and not outcome.failed
+
+
+def test_trials_made_with_other_images_are_not_taken_for_ones_own(tmp_path, job, model):
+    finish(Search(tmp_path, TRIALS, conditions(model)), job)
+    (picture, *_) = sorted((job.task.path / "train").rglob("*.png"))
+    content = picture.read_bytes()
+    try:
+        Image.new("RGB", (8, 8), "red").save(picture)
+        with pytest.raises(RecordError, match=r"trials of ttc on ants in .*journal were made with other images"):
+            Search(tmp_path, TRIALS, conditions(model)).left(job)
+    finally:
+        picture.write_bytes(content)
+    assert Search(tmp_path, TRIALS, conditions(model)).left(job) == 0
+
+
+def test_trials_made_with_other_settings_are_not_taken_for_ones_own(tmp_path, job, model):
+    finish(Search(tmp_path, TRIALS, conditions(model)), job)
+    with pytest.raises(RecordError, match="were made with precision = fp32; expected bf16"):
+        Search(tmp_path, TRIALS, conditions(model, precision="bf16")).left(job)
+
+
+def test_a_task_that_cannot_be_read_fails_and_the_others_are_searched(tmp_path, tasks, model):
+    gone = replace(tasks[0], path=tmp_path / "gone")
+    common = conditions(model)
+    (tmp_path / "results").mkdir()
+    jobs, search = jobs_of([gone, tasks[1]], ["norm"], 1, "val"), Search(tmp_path / "results", 2, common)
+    outcome = run_grid(jobs, common, tmp_path / "results", Here(common), Progress(quiet=True), search)
+    assert [(r.task, r.failed is None) for r in outcome.records] == [("ants", False), ("bees", True)]
 
 
 def test_every_method_and_task_gets_the_same_number_of_trials(tmp_path, tasks, model):
@@ -138,14 +193,12 @@ def test_every_method_and_task_gets_the_same_number_of_trials(tmp_path, tasks, m
 
 
 def test_jobs_whose_search_failed_are_listed(tmp_path, tasks, model):
-    from ttctune.bench.engine import Done
-
     common = conditions(model)
-    engine = Here(common, instead=lambda job: Done(job, failed(job, common, "a loss of nan")))
+    engine = Here(common, instead=lambda job: Done(job, failed(job, common, "a loss of nan", diverged=True)))
     jobs = jobs_of(tasks[:1], ["norm"], 2, "val")
     outcome = run_grid(jobs, common, tmp_path, engine, Progress(quiet=True), Search(tmp_path, 2, common))
     assert len(engine.started) == 2 and len(outcome.failed) == 2
-    assert "all 2 trials of norm on ants failed" in read_record(tmp_path / "ants/norm/seed1.json").failed
+    assert "all 2 trials of norm on ants diverged" in read_record(tmp_path / "ants/norm/seed1.json").failed
 
 
 def test_a_search_without_optuna_is_refused_in_one_line(tmp_path, model, monkeypatch):

@@ -242,3 +242,11 @@ def test_the_two_averages_weigh_tasks_or_groups() -> None:
         for average in ("tasks", "groups")
     }
     assert means == pytest.approx({"tasks": 0.75, "groups": 0.5})
+
+
+def test_methods_that_answer_one_class_each_and_change_it_with_the_seed_are_not_told_apart() -> None:
+    labels = np.arange(200) % 2
+    first = np.stack([labels == 0, labels == 1])
+    draws = difference_draws(first, ~first, np.random.default_rng(0))
+    assert p_value(draws.values) == 1.0
+    assert interval(0.0, draws.values) == Interval(0.0, 0.0, 0.0)

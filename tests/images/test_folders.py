@@ -100,6 +100,12 @@ class TestTrees:
         source = open_source(write_image_tree(tmp_path, ("car", "test", "train")), val_fraction=0)
         assert ("car", "test", "train") == source.classes and {"train"} == set(source.parts)
 
+    def test_a_part_beside_classes_of_the_same_names_is_no_class(self, tmp_path):
+        """Its images would be trained on as a class of their own."""
+        write_image_tree(tmp_path, ("a", "b"))
+        write_image_tree(tmp_path / "test", ("a", "b"))
+        check_refused(tmp_path, "has the class a beside test, and in it")
+
     def test_order_is_fixed_and_sub_folders_count(self, tmp_path):
         """Files come sorted by path, at any depth, with any case of ending; hidden and other files do not."""
         write_image_tree(tmp_path, ("a", "b"), 2)
@@ -401,3 +407,12 @@ def test_a_file_listed_twice_is_refused(tmp_path):
     ):
         (tmp_path / "index.csv").write_text("\n".join(["file,split,label,class", *rows, extra]) + "\n")
         check_refused(tmp_path, match)
+
+
+def test_a_file_listed_through_a_linked_folder_is_the_same_file(tmp_path):
+    """It would be trained on and scored."""
+    write_image_tree(tmp_path, classes=2, per_class=2)
+    (tmp_path / "copy").symlink_to(tmp_path / "class0")
+    rows = [f"class{n}/00{k}.png,train,{n},c{n}" for n in (0, 1) for k in (0, 1)] + ["copy/000.png,test,0,c0"]
+    (tmp_path / "index.csv").write_text("\n".join(["file,split,label,class", *rows]) + "\n")
+    check_refused(tmp_path, "line 6 lists copy/000.png again, after line 2")

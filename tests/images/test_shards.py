@@ -154,6 +154,10 @@ def test_two_lists_of_classes_are_refused(tmp_path):
 BAD_SAMPLES = {
     "picture without label": ([("0.png", png())], "key '0' .* has no label"),
     "label without picture": ([("0.cls", b"1")], "key '0' .* has no picture"),
+    "a dot in a key": (
+        [*sample("0", 0), *sample("a.1", 1)],
+        "holds 'a.1.png', whose key ends at its first dot",
+    ),
     "two pictures": ([("0.png", png()), ("0.jpg", png()), ("0.cls", b"1")], "key '0' .* has 2 pictures"),
     "the same twice": ([("0.png", png()), ("0.png", png()), ("0.cls", b"1")], "holds '0.png' twice"),
     "not next to each other": ([("0.png", png()), ("1.png", png()), ("0.cls", b"1")], "key '0' .* has no label"),

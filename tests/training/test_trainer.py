@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.models import CLASSES, attached
 
 from ttctune.backbone.description import InputDescription
-from ttctune.errors import TrainingError
+from ttctune.errors import DivergedError, TrainingError
 from ttctune.images.batches import LabelledImages
 from ttctune.images.normalisation import normalise
 from ttctune.recipe import Recipe
@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(bad):
     with torch.no_grad():
         attachment.adapter.get_submodule("head").bias.fill_(bad)
     with pytest.raises(
-        TrainingError, match=r"loss of (nan|inf) at learning rate 0\.03.*--learning-rate 0\.01"
+        DivergedError, match=r"loss of (nan|inf) at learning rate 0\.03.*--learning-rate 0\.01"
     ) as caught:
         train(attachment, trainer_of(attachment, learning_rate=0.03))
     assert "--gradient-clip" in str(caught.value) and "--precision fp32" in str(caught.value)

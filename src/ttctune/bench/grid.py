@@ -191,6 +191,18 @@ def done_before(job: Job, folder: Path) -> Record | None:
     return record if record.failed is None else None
 
 
+def check_group(record: Record, job: Job, path: Path) -> None:
+    """Refuse a task that is of another group than its records say.
+
+    Raises:
+        RecordError: It is.
+    """
+    if record.group != job.task.group:
+        given = f"{path} says that {record.task} is of the group {record.group!r}"
+        advice = "correct index.csv beside the tasks, or choose another -o"
+        raise RecordError(given, f"{job.task.group!r}, as the suite has it", advice)
+
+
 def check_data(record: Record, digest: str, job: Job, path: Path) -> None:
     """Refuse to count a record as done that was made with other images.
 

@@ -103,6 +103,7 @@ class Record(BaseModel):
         importance: Site -> score of each channel, `packed` float16; None where nothing was scored.
         selection: Site -> chosen channels; None where none were chosen.
         failed: Why there is no result, in one line; what the job did not get to is None or empty then.
+        diverged: Whether that is because its training diverged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,6 +133,7 @@ class Record(BaseModel):
     importance: dict[str, str] | None = None
     selection: dict[str, tuple[int, ...]] | None = None
     failed: str | None = None
+    diverged: bool = False
 
     @model_validator(mode="after")
     def _check_whole(self) -> "Record":

@@ -122,8 +122,9 @@ def _check(folder: Path, header: Header) -> None:
     different = [name for name in now if now[name] != before[name]]
     if different:
         first = different[0]
+        name, (given, expected) = first.replace("_", " "), (now[first], before[first])
         raise FolderError(
-            f"{first.replace('_', ' ')} {now[first]}",
-            f"{before[first]}, as the results in {folder} have",
-            "give that, or choose another -o",
+            f"no {name}" if given is None else f"{name} {given}",
+            f"{f'no {name}' if expected is None else expected}, as the results in {folder} have",
+            f"{'leave it out' if expected is None else 'give that'}, or choose another -o",
         )

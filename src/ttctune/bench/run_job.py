@@ -21,7 +21,7 @@ from ttctune.bench.grid import Conditions, Job
 from ttctune.bench.legacy import LEGACY, BestEpoch
 from ttctune.bench.record import Normalisation, Protocol, Record, packed, packed_names
 from ttctune.bench.suites import TaskData
-from ttctune.errors import TtcError
+from ttctune.errors import DivergedError, TtcError
 from ttctune.evaluation import outputs_of
 from ttctune.images import ImageSet, open_evaluation_images
 from ttctune.run import Run, prepare, settle
@@ -75,14 +75,15 @@ def record_of(job: Job, conditions: Conditions, advance: Advance = lambda share:
         with freed_memory_kept(place):
             return _done(job, conditions, place, advance)
     except TtcError as error:
-        return failed(job, conditions, str(error))
+        return failed(job, conditions, str(error), diverged=isinstance(error, DivergedError))
     except Exception as error:  # a fault of ours, or of a library: the grid goes on, and its end names it
         return failed(job, conditions, f"{type(error).__name__}: {error} ({_place_of(error)})")
 
 
-def failed(job: Job, conditions: Conditions, reason: str) -> Record:
+def failed(job: Job, conditions: Conditions, reason: str, *, diverged: bool = False) -> Record:
     """The record of a job that has no result."""
-    return Record(**_about(job, conditions), failed=" ".join(reason.split())[:1000])
+    reason = reason.encode(errors="backslashreplace").decode()  # names of files need not be Unicode, a record is
+    return Record(**_about(job, conditions), failed=" ".join(reason.split())[:1000], diverged=diverged)
 
 
 @lru_cache(maxsize=1)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ttctune.bench.engine import Advanced, Done, Engine, Event, Lost
-from ttctune.bench.grid import Conditions, Job, check_data, check_settings, done_before
+from ttctune.bench.grid import Conditions, Job, check_data, check_group, check_settings, done_before
 from ttctune.bench.progress import Progress
 from ttctune.bench.record import Record, write_record
 from ttctune.bench.run_job import failed
 from ttctune.bench.search import Search
-from ttctune.errors import TrainingError
+from ttctune.errors import DataError, TrainingError
 
 #: How often a job is started whose worker dies each time; a lost machine does not count.
 ATTEMPTS = 2
@@ -54,7 +54,7 @@ def run_grid(
         search: Chooses the settings of the jobs; None leaves them as they are.
 
     Raises:
-        RecordError: A record in `folder` is damaged, or was made with other settings or images.
+        RecordError: A record in `folder` is damaged, or was made with other settings or images, or in another group.
         DataError: The images of a task that has records cannot be read.
         FolderError: The folder cannot be written.
     """
@@ -67,6 +67,7 @@ def run_grid(
             continue
         searched = search.searched(job) if search else ()
         settings = {name: value for name, value in conditions.settings(job).items() if name not in searched}
+        check_group(record, job, job.path(folder))
         check_settings(record, settings, job.path(folder))
         if job.task.name not in digests:
             digests[job.task.name] = conditions.data(job).digest
@@ -105,7 +106,12 @@ class _Loop:
             for job in todo:
                 self.waiting.setdefault(job.study, []).append(job)
             for study, (first, *_) in [*self.waiting.items()]:
-                self.progress.expect(first.method, self.search.left(first))
+                try:
+                    left = self.search.left(first)
+                except DataError as error:
+                    self._give_up(study, str(error))
+                    continue
+                self.progress.expect(first.method, left)
                 self._go_on(study)
         running = 0
         while self.queue or running:
@@ -143,9 +149,13 @@ class _Loop:
             self.outcome.records.append(record)
             self.progress.ended(job, record)
         else:
-            self.search.tell(job, record)
+            counts = self.search.tell(job, record)
             self.progress.ended(job, record)
-            self._go_on(job.study)
+            if counts:
+                self._go_on(job.study)
+            else:
+                self.progress.expect(job.method, 1 - self.search.left(job))
+                self._give_up(job.study, f"a trial of its search failed: {record.failed}")
 
     def _go_on(self, study: str) -> None:
         """Queue the next trial of a search; after the last, the jobs that waited for it."""
@@ -155,8 +165,15 @@ class _Loop:
         if trial is not None:
             self.queue.append(trial)
             return
+        try:
+            settled = [self.search.settled(job) for job in waiting]
+        except TrainingError as error:
+            self._give_up(study, str(error))
+            return
+        self.queue.extend(settled)
+        del self.waiting[study]
+
+    def _give_up(self, study: str, reason: str) -> None:
+        """The jobs that waited for a search have failed."""
         for job in self.waiting.pop(study):
-            try:
-                self.queue.append(self.search.settled(job))
-            except TrainingError as error:
-                self._ended(job, failed(job, self.conditions, str(error)))
+            self._ended(job, failed(job, self.conditions, reason))

@@ -5,6 +5,7 @@ recipe, so that a search cannot end below it on val; the others are drawn by Opt
 so that an interrupted search goes on as if it had not stopped. One process asks and tells, and writes the journal.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ttctune.bench.grid import Conditions, Job
 from ttctune.bench.methods import method_of
 from ttctune.bench.record import Record
-from ttctune.errors import RecipeError, TrainingError
+from ttctune.errors import RecipeError, RecordError, TrainingError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "search.journal"
+#: What the journal keeps of a study beside its trials: a digest of the images, and the settings that are not searched.
+ABOUT = "about"
 #: The search looks this many times above and below the learning rate of the method's recipe.
 RATE_FACTOR = 10.0
 WEIGHT_DECAYS = (1e-4, 1e-1)
@@ -48,18 +51,24 @@ class Search:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        journal = folder / JOURNAL
-        _mend(journal)
-        self._storage = JournalStorage(JournalFileBackend(str(journal)))
+        self._journal = folder / JOURNAL
+        _mend(self._journal)
+        self._storage = JournalStorage(JournalFileBackend(str(self._journal)))
         self._trials, self._conditions = trials, conditions
         self._studies: dict[str, Study] = {}
+        self._digests: dict[str, str] = {}
 
     def searched(self, job: Job) -> tuple[str, ...]:
         """Names of the settings that a search chooses for a job."""
         return tuple(self._space(job))
 
     def left(self, job: Job) -> int:
-        """Trials of a job's study that are still to be done."""
+        """Trials of a job's study that are still to be done.
+
+        Raises:
+            RecordError: Its trials were made with other images or settings than those of now.
+            DataError: The images cannot be read.
+        """
         drawn = [t for t in self._study(job).get_trials(deepcopy=False) if self._is_drawn(t, job)]
         return self._trials - sum(1 for trial in drawn if trial.state.is_finished())
 
@@ -81,13 +90,21 @@ class Search:
         trial = study.ask(self._space(job))
         return self._trial_job(job, trial.number, trial.params)
 
-    def tell(self, trial: Job, record: Record) -> None:
-        """Enter what a trial has reached; one that failed counts as a trial without a value."""
+    def tell(self, trial: Job, record: Record) -> bool:
+        """Enter what a trial has reached; one that diverged counts as a trial without a value.
+
+        Returns:
+            Whether it counts: what failed for another reason says nothing of its settings, and is done again when the
+            search goes on.
+        """
         study = self._study(trial)
-        if record.accuracy is None:
+        if record.accuracy is not None:
+            study.tell(trial.trial, record.accuracy)  # type: ignore[arg-type]
+        elif record.diverged:
             study.tell(trial.trial, state=self._optuna.trial.TrialState.FAIL)  # type: ignore[arg-type]
         else:
-            study.tell(trial.trial, record.accuracy)  # type: ignore[arg-type]
+            return False
+        return True
 
     def settled(self, job: Job) -> Job:
         """The job with the settings that were best on val, the first of equals.
@@ -97,8 +114,8 @@ class Search:
         """
         good = [t for t in self._study(job).get_trials(deepcopy=False) if t.value is not None]
         if not good:
-            given = f"all {self._trials} trials of {job.method} on {job.task.name} failed"
-            raise TrainingError(given, "at least one that trains", "see the reasons above, or use --trials 0")
+            given = f"all {self._trials} trials of {job.method} on {job.task.name} diverged"
+            raise TrainingError(given, "at least one that trains", "leave this method out, or change --precision")
         best = max(good, key=lambda trial: (trial.value, -trial.number))
         return self._with(job, best.params, trials=self._trials, chosen_by="search on val")
 
@@ -107,8 +124,30 @@ class Search:
             study = self._optuna.create_study(
                 storage=self._storage, study_name=job.study, direction="maximize", load_if_exists=True
             )
+            self._check(study, job)
             self._studies[job.study] = study
         return self._studies[job.study]
+
+    def _check(self, study: "Study", job: Job) -> None:
+        """Keep with a new study what its trials are made with; refuse to go on with other images or settings."""
+        trial = replace(job, split="val", fold=None, seed=SEED)
+        if job.task.name not in self._digests:
+            self._digests[job.task.name] = self._conditions.data(trial).digest
+        drawn = self._space(job)
+        settings = {name: value for name, value in self._conditions.settings(trial).items() if name not in drawn}
+        now = {"images": self._digests[job.task.name], **json.loads(json.dumps(settings))}
+        then = study.user_attrs.get(ABOUT)
+        if then is None:
+            study.set_user_attr(ABOUT, now)
+            return
+        for name in now:
+            if then.get(name) != now[name]:
+                what = "other images" if name == "images" else f"{name} = {then.get(name)}"
+                raise RecordError(
+                    f"the trials of {job.method} on {job.task.name} in {self._journal} were made with {what}",
+                    f"those of {job.task.path}" if name == "images" else f"{now[name]}, as the method has it now",
+                    "give what they were made with, or choose another -o",
+                )
 
     def _is_drawn(self, trial: "FrozenTrial", job: Job) -> bool:
         return bool(trial.params.keys() == self._space(job).keys())

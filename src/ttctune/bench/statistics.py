@@ -28,6 +28,8 @@ LEVEL = 0.95
 DRAWS = 4000
 #: Student's distribution with as many degrees of freedom is the normal one.
 MOST_FREEDOM = 1e6
+#: Of a variance of which hardly anything is left: two seeds have as many.
+LEAST_FREEDOM = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Draws:
         if not self.spread:
             return self.images
         by_seeds = max(0.0, self.between - self.explained)
-        freedom = min((self.by_images + by_seeds) ** 2 / self.spread, MOST_FREEDOM)
+        freedom = min(max((self.by_images + by_seeds) ** 2 / self.spread, LEAST_FREEDOM), MOST_FREEDOM)
         center, normal = self.images.mean(), ndtri(self.chance[0])
         stretch = np.sqrt(freedom / 2 / gammaincinv(freedom / 2, self.chance[1]))
         drawn: FloatArray = center + (self.images - center + math.sqrt(by_seeds) * normal) * stretch

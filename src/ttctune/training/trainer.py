@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone
-from ttctune.errors import TrainingError, TtcError
+from ttctune.errors import DivergedError, TrainingError, TtcError
 from ttctune.images.augmentation import Augmentation
 from ttctune.images.batches import ImageSet, epoch_order
 from ttctune.images.normalisation import normalise
@@ -128,7 +128,8 @@ class Trainer:
             after_epoch: Called with epochs done, the history row and the optimiser's tensors.
 
         Raises:
-            TrainingError: The loss is not finite, or memory ran out at one image a part.
+            DivergedError: A loss or a parameter is not finite.
+            TrainingError: Memory ran out at one image a part.
             TtcError: Another process met an error, or is lost.
         """
         optimizer = Optimizer(groups, self.precision.format == "fp16", self.device.type)
@@ -256,9 +257,9 @@ class Trainer:
             raise self._diverged("parameters that are not finite")
         return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 
-    def _diverged(self, found: str) -> TrainingError:
+    def _diverged(self, found: str) -> DivergedError:
         rate = self.recipe.learning_rate
-        return TrainingError(
+        return DivergedError(
             f"{found} at learning rate {rate:g} in {self.precision.format}",
             "finite numbers",
             f"start again with --learning-rate {rate / 3:.2g}, --gradient-clip 1 or --precision fp32 "

@@ -145,6 +145,11 @@ def test_an_alignment_of_another_length_leaves_the_epochs_in_all_as_they_are(ali
     assert (recipe.align_epochs, recipe.tune_epochs) == (aligned, tuned)
 
 
+def test_a_method_of_one_stage_trains_for_all_epochs_whatever_the_alignment() -> None:
+    recipe = recipe_for(METHODS["norm"], 20, align_epochs=0)
+    assert recipe.align_epochs + recipe.tune_epochs == 20
+
+
 def test_an_alignment_longer_than_all_epochs_is_refused() -> None:
     with pytest.raises(RecipeError, match="align_epochs = 21; expected 0 to 20"):
         recipe_for(METHODS["ttc"], 20, align_epochs=21)

@@ -98,3 +98,11 @@ def test_nothing_outside_of_the_root_gets_into_a_page(tmp_path, how):
         os.symlink(secret, root / "link.png")
     (example,) = examples_of([run([0], [1], files=[name])], root)
     assert example.file == name and example.picture is None
+
+
+def test_a_deep_picture_is_shown_as_the_model_sees_it(tmp_path):
+    (tmp_path / "digits").mkdir()
+    Image.fromarray(np.full((8, 8), 40 << 8, np.uint16)).save(tmp_path / "digits/b.png")
+    picture = next(example.picture for example in examples_of(TWO_SEEDS, tmp_path) if example.file == "b.png")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))))
+    assert abs(shown.mean() - 40) < 2

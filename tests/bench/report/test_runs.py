@@ -156,3 +156,9 @@ def test_a_folder_without_a_finished_job_is_refused_with_the_first_reason(tmp_pa
     write_record(tmp_path, failed("flowers", "ttc", 0, "memory ran out"))
     with pytest.raises(RecordError, match="no finished job; the first: memory ran out"):
         read_results(tmp_path)
+
+
+def test_a_task_of_two_groups_is_refused_with_both_files(results):
+    write_record(results, made("flowers", "norm", 0, group="none"))
+    with pytest.raises(RecordError, match=r"seed0\.json says that flowers is of the group 'none'; expected 'natural'"):
+        read_results(results)

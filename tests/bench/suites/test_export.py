@@ -122,6 +122,16 @@ class TestFolder:
         assert record["origin"] == str(source) and record["classes"] == ["a", "b"] and record["rule"] == done.rule
         assert any("2 test images, not the 32,768" in note for note in record["notes"])
 
+    def test_folders_called_by_numbers_keep_them_as_labels(self, tmp_path):
+        names = [str(number) for number in range(12)]
+        source = write_image_tree(tmp_path / "made", names, parts={"train": 2, "val": 1, "test": 1})
+        for label in names:
+            Image.new("L", (4, 4), int(label)).save(source / "test" / label / "000.png")
+        origin = from_folder(source)
+        assert origin.classes == tuple(names)
+        read = origin.read("test", range(origin.sizes["test"]))
+        assert [label for _, label in read] == [image.getpixel((0, 0)) for image, _ in origin.read("test", range(12))]
+
 
 class TestHuggingFace:
     """From a data set as `datasets` gives it."""

@@ -91,12 +91,18 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("text", "said"),
         [("task,group\nb,x\n", "'b'"), ("task,group\na\n", "line 2"), ("name,kind\na,x\n", "name,kind"),
-         ("task,group\na,x\na,y\n", "line 3"), ("task,group\na,\n", "line 2")],
+         ("task,group\na,x\na,y\n", "line 3"), ("task,group\na,\n", "line 2"),
+         ('task,group\n"a' + "," * 200_000, "index.csv: field larger")],
     )  # fmt: skip
     def test_an_index_that_cannot_be_is_refused(self, tmp_path, text, said):
         write_image_tree(tmp_path / "a", 2, 2)
         (tmp_path / "index.csv").write_text(text)
         with pytest.raises(DataError, match=said):
+            tasks_of("folder", tmp_path)
+
+    def test_a_task_that_no_record_can_name_is_refused(self, tmp_path):
+        write_image_tree(tmp_path / "t\udce9", 2, 2)
+        with pytest.raises(DataError, match=r"a task 't\\udce9'.*rename its folder"):
             tasks_of("folder", tmp_path)
 
     @pytest.mark.parametrize("suite", ["vtab", "folder"])

@@ -1,5 +1,6 @@
 """A row of the table of methods, and the recipe it is trained by."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -65,7 +66,7 @@ class Method:
         name = self.dial.name
         if name in Recipe.model_fields:
             return replace(self, settings={**self.settings, name: value})
-        if value < 1 or value != int(value):
+        if not math.isfinite(value) or value < 1 or value != int(value):
             raise RecipeError(f"{name} = {value} for {self.title}", "a whole number of at least 1", "choose another")
         return replace(self, train=partial(self.train, **{name: int(value)}))
 
@@ -95,6 +96,6 @@ def recipe_for(method: Method, epochs: int, **settings: object) -> Recipe:
     given = {
         "learning_rate": method.learning_rate,
         **method.settings,
-        "tune_epochs": epochs - max(1, aligned),
+        "tune_epochs": epochs - (aligned if method.stages == 1 else max(1, aligned)),
     }
     return Recipe.preset(method.preset, **{**given, **settings, "align_epochs": aligned})

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from ttctune.bench.report.runs import Run
 from ttctune.bench.suites.vtab import VTAB
+from ttctune.errors import DataError
+from ttctune.images import decode_whole
 
 #: Classes of a confusion matrix, examples of a task, and the side of their pictures in pixels.
 CLASSES, EXAMPLES, PIXELS = 20, 8, 128
@@ -111,9 +113,8 @@ def _picture(root: Path, task: str, file: str) -> str | None:
     else:
         return None
     try:
-        with Image.open(path) as image:
-            small = ImageOps.contain(image.convert("RGB"), (PIXELS, PIXELS))
-    except (OSError, ValueError, Image.DecompressionBombError):
+        small = ImageOps.contain(decode_whole(path, str(path)).convert("RGB"), (PIXELS, PIXELS))
+    except DataError:
         return None
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)

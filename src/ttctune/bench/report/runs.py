@@ -159,7 +159,22 @@ def read_results(folder: Path) -> Results:
         reason = f"; the first: {missing[0].reason}" if missing else ""
         advice = "run `ttctune bench` with -o and this folder first"
         raise RecordError(f"{folder} has no finished job{reason}", "one at least", advice)
-    return Results(header, _by_protocol(runs), missing, {record.task: record.group for record in records})
+    return Results(header, _by_protocol(runs), missing, _groups(folder, records))
+
+
+def _groups(folder: Path, records: Iterable[Record]) -> dict[str, str]:
+    """The group of each task.
+
+    Raises:
+        RecordError: Two records say different ones.
+    """
+    first: dict[str, Record] = {}
+    for record in records:
+        before = first.setdefault(record.task, record)
+        if record.group != before.group:
+            given = f"{folder / record.path} says that {record.task} is of the group {record.group!r}"
+            raise RecordError(given, f"{before.group!r}, as {before.path} says", 'write the same "group" into both')
+    return {task: record.group for task, record in first.items()}
 
 
 def _check_consistent(folder: Path, record: Record) -> None:

@@ -51,13 +51,22 @@ def from_folder(folder: Path) -> Origin:
     """
     source = open_source(folder, val_fraction=0.0, parts=present_parts(folder))
     parts = {_SPLITS.get(name, name): part for name, part in source.parts.items()}
+    number, classes = _numbers(source.classes)
 
     def read(split: str, positions: Sequence[int]) -> Iterator[Labelled]:
         part: PartSource = parts[split]
         for index in positions:
-            yield decode_whole(part.pictures[index], picture_name(part.pictures, index)), part.labels[index]
+            picture = decode_whole(part.pictures[index], picture_name(part.pictures, index))
+            yield picture, number[part.labels[index]]
 
-    return Origin(str(folder), {name: len(part) for name, part in parts.items()}, read, source.classes)
+    return Origin(str(folder), {name: len(part) for name, part in parts.items()}, read, classes)
+
+
+def _numbers(classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """The number of each class, and the names in that order: folders "0" to "n-1", sorted as text, keep theirs."""
+    if set(classes) != {str(number) for number in range(len(classes))}:
+        return [*range(len(classes))], tuple(classes)
+    return [int(name) for name in classes], tuple(sorted(classes, key=int))
 
 
 def from_hugging_face(

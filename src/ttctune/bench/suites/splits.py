@@ -1,10 +1,8 @@
 """From a task and a split to the images to train on and those to score on."""
 
-from collections.abc import Sequence
-
 import torch
 
-from ttctune.bench.suites.task import SPLITS, Split, Task, TaskData
+from ttctune.bench.suites.task import SPLITS, Split, Task, TaskData, check_unicode
 from ttctune.errors import DataError
 from ttctune.images import PartSource, Source, open_source, picture_name
 from ttctune.images.batches import mixed_generator
@@ -47,7 +45,8 @@ def data_of(
     names = None if task.classes is None else number_names(task.classes)
     held_out = _VAL_FRACTION if split == "val" and names is None else 0.0
     source = open_source(task.path, val_fraction=held_out, seed=seed, parts=_TOUCHED[split], classes=names)
-    _check_names(task, source.classes)
+    for name in source.classes:
+        check_unicode(name, f"task {task.name} has a class")
     parts = source.parts
     scored_part = {"val": "val", "test": "test", "cv": "train"}[split]
     if scored_part not in parts:
@@ -99,15 +98,6 @@ def _left_out(images: PartSource, fold_of: list[int], fold: int) -> tuple[PartSo
     if not left_out or len(left_out) == len(fold_of):
         raise DataError(f"{len(fold_of)} images", "at least one a fold", "take fewer folds")
     return images.without(left_out), images.choose(left_out)
-
-
-def _check_names(task: Task, classes: Sequence[str]) -> None:
-    for name in classes:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            given = f"task {task.name} has a class {name!r}"
-            raise DataError(given, "names that are Unicode", "rename its folder") from None
 
 
 def _check_apart(task: Task, train: PartSource, scored: PartSource) -> None:

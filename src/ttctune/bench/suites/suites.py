@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ttctune.bench.suites.task import Task
+from ttctune.bench.suites.task import Task, check_unicode
 from ttctune.bench.suites.vtab import BOTH, LISTS, VTAB, VtabTask, folder_of, folders_in
 from ttctune.errors import DataError
 from ttctune.images import holds_data
@@ -60,6 +60,8 @@ def folder_tasks(root: Path) -> tuple[Task, ...]:
     folders = [folder for folder in folders_in(root) if holds_data(folder)]
     if not folders:
         raise DataError(f"{root} has no folders with images", "a folder for each task", "give the folder around them")
+    for folder in folders:
+        check_unicode(folder.name, f"{root} has a task")
     groups = _groups(root / INDEX)
     if unknown := [name for name in groups if name not in {folder.name for folder in folders}]:
         raise DataError(f"{root / INDEX} names the task {unknown[0]!r}", "tasks that are there", "remove the line")
@@ -81,7 +83,10 @@ def _wrong_counts(row: VtabTask, folder: Path) -> Iterator[tuple[str, str]]:
 def _groups(index: Path) -> dict[str, str]:
     if not index.is_file():
         return {}
-    rows = [[field.strip() for field in row] for row in csv.reader(read_lines(index))]
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(read_lines(index))]
+    except csv.Error as error:
+        raise DataError(f"{index}: {error}", "comma-separated text", "correct it") from None
     header = rows[0] if rows else []
     groups: dict[str, str] = {}
     for number, fields in enumerate(rows[1:], start=2):

@@ -83,6 +83,18 @@ class TaskData:
         return digest.hexdigest()
 
 
+def check_unicode(name: str, what: str) -> None:
+    """Refuse the name of a folder that no record can hold.
+
+    Raises:
+        DataError: It is no Unicode.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{what} {name!r}", "names that are Unicode", "rename its folder") from None
+
+
 def content_digest(part: PartSource, index: int) -> bytes:
     """SHA-256 of one picture's file.
 

@@ -9,7 +9,15 @@ from ttctune.images.sources.labels import unknown_class_error
 from ttctune.images.sources.source import Parts, PartSource
 
 #: Names, in lower case, that a part's folder may have.
-PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PART_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 _LAYOUT = "train/<class>/, val/<class>/, test/<class>/ or <class>/ with images inside"
 
@@ -44,12 +52,13 @@ def part_folders(folder: Path) -> dict[str, Path]:
     """Folders of parts; a tree that has none is all train, so that a class may be called "train" too.
 
     Raises:
-        DataError: Two folders for one part.
+        DataError: Two folders for one part, or one that holds classes that lie beside it too.
     """
     inside = data_folders(folder)
     named = [path for path in inside if path.name.lower() in PART_FOLDERS]
     with_classes = {PART_FOLDERS[path.name.lower()] for path in named if data_folders(path)}
     if "train" not in with_classes and len(named) < len(inside):
+        _check_no_part(folder, named, {path.name for path in inside})
         return {"train": folder}
     found: dict[str, Path] = {}
     for path in named:
@@ -59,6 +68,14 @@ def part_folders(folder: Path) -> dict[str, Path]:
             raise DataError(given, "one", "keep one of them")
         found[part] = path
     return found or {"train": folder}
+
+
+def _check_no_part(folder: Path, named: list[Path], beside: set[str]) -> None:
+    """Refuse to take a part for a class: it holds the folders of classes that lie beside it."""
+    for path in named:
+        if both := sorted(beside & {inner.name for inner in data_folders(path)}):
+            given = f"{folder} has the class {both[0]} beside {path.name}, and in it"
+            raise DataError(given, _LAYOUT, "put what is to be trained on into train/, or rename the folder")
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -136,6 +136,8 @@ def unknown_class_error(class_name: str, classes: tuple[str, ...], name: str) ->
 def check_listed_once(lists: Iterable[tuple[Path, Iterable[tuple[int, str, int]]]]) -> None:
     """Lists of parts name each file once, however they spell it: no image has two labels or stands in two parts.
 
+    Spellings that lead through linked folders are seen through; linked files are files of their own.
+
     Args:
         lists: Each list's path, for messages, and its rows: line number, file and label.
 
@@ -143,9 +145,11 @@ def check_listed_once(lists: Iterable[tuple[Path, Iterable[tuple[int, str, int]]
         DataError: A file stands in two lines.
     """
     first: dict[str, tuple[Path, int, int]] = {}
+    parents: dict[str, str] = {}
     for path, rows in lists:
         for line, file, label in rows:
-            path_before, line_before, label_before = first.setdefault(os.path.normpath(file), (path, line, label))
+            place = _place_of(path.parent, file, parents)
+            path_before, line_before, label_before = first.setdefault(place, (path, line, label))
             before = "" if path_before == path else f"{path_before.name} "
             if label != label_before:
                 raise multi_label_error(
@@ -154,3 +158,14 @@ def check_listed_once(lists: Iterable[tuple[Path, Iterable[tuple[int, str, int]]
             if (path, line) != (path_before, line_before):
                 given = f"{path} line {line} lists {file} again, after {before}line {line_before}"
                 raise DataError(given, "each file once, in one part", "remove a line")
+
+
+def _place_of(folder: Path, file: str, parents: dict[str, str]) -> str:
+    """Where a listed file lies; resolving is many system calls, and the files of a list share few `parents`."""
+    parent, name = os.path.split(os.path.normpath(file))
+    if parent not in parents:
+        try:
+            parents[parent] = os.path.realpath(folder / parent)
+        except ValueError:  # a name that no file can have, which is refused where it is looked for
+            parents[parent] = parent
+    return os.path.join(parents[parent], name)

@@ -162,12 +162,21 @@ def _samples(tar: Tar) -> Iterator[tuple[Member, int | str]]:
         images = [field for field in fields if field in IMAGE_ENDINGS]
         labels = [field for field in _LABELS if field in fields]
         if not images and not labels:
+            _check_no_picture(tar, key, fields)
             continue
         if len(images) != 1 or not labels:
             problem = "no label" if images and not labels else "no picture" if not images else f"{len(images)} pictures"
             advice = "correct the sample, or write the shard again with the files of a key next to each other"
             raise DataError(f"key {key!r} in shard {tar.path} has {problem}", _SAMPLE, advice)
         yield fields[images[0]], _label(tar, fields[labels[0]])
+
+
+def _check_no_picture(tar: Tar, key: str, fields: Iterable[str]) -> None:
+    """Refuse to pass over pictures whose names hold a dot too many."""
+    for field in fields:
+        if field.endswith(IMAGE_ENDINGS):
+            given = f"shard {tar.path} holds {key + field!r}, whose key ends at its first dot: {key!r}"
+            raise DataError(given, _SAMPLE, "write it again, without dots in the keys")
 
 
 def _key_and_field(name: str) -> tuple[str, str]:
