@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ttctune.errors import FolderError
-from ttctune.files import write_atomically
+from ttctune.files import replaced, write_atomically
 from ttctune.output_folder import (
     ADAPTER,
     CHECKPOINT,
@@ -46,6 +47,14 @@ def make(folder: Path, state: str) -> Path:
             folder.mkdir()
             begin(folder, {"model": "x"})
             (folder / CHECKPOINT / "state.safetensors").write_text("state")
+        case "merged":
+            folder.mkdir()
+            (folder / "config.json").write_text('{"merged_by_ttctune": "0.1"}')
+            (folder / "model.safetensors").write_text("weights")
+        case "exported":
+            folder.mkdir()
+            (folder / "export.json").write_text('{"exported_by_ttctune": "0.1"}')
+            (folder / "0.png").write_text("image")
         case "foreign":
             folder.mkdir()
             (folder / "thesis.txt").write_text("years of work")
@@ -146,13 +155,62 @@ def test_what_a_person_put_beside_an_adapter_is_not_overwritten(tmp_path, state,
 
 
 def test_a_merged_model_may_be_overwritten_by_a_run(tmp_path):
-    """Its own files, whatever their names, are nobody else's."""
-    folder = tmp_path / "x"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"merged_by_ttctune": "0.1"}')
-    (folder / "model.safetensors").write_text("weights")
+    folder = make(tmp_path / "x", "merged")
     with claimed(folder, resume=False, overwrite=True) as working:
         assert working == beside(folder)
+
+
+def test_what_a_person_put_beside_a_merged_model_is_not_overwritten(tmp_path):
+    folder = make(tmp_path / "x", "merged")
+    (folder / "README.md").write_text("my model card")
+    for way in (claimed(folder, resume=False, overwrite=True), written_whole(folder, overwrite=True, replaces=MERGED)):
+        with pytest.raises(FolderError, match=r"holds README\.md"), way:
+            pass
+
+
+def test_an_exported_task_is_no_place_for_a_run(tmp_path):
+    folder = make(tmp_path / "x", "exported")
+    with pytest.raises(FolderError, match="is an exported task"), claimed(folder, resume=False, overwrite=True):
+        pass
+
+
+def test_a_run_beside_a_folder_that_is_gone_is_resumed_or_named_and_not_thrown_away(tmp_path):
+    folder = make(tmp_path / "x", "finished")
+    with claimed(folder, resume=False, overwrite=True) as working:
+        begin(working, {"model": "y"})
+    shutil.rmtree(folder)
+    with pytest.raises(FolderError, match="--resume"), claimed(folder, resume=False, overwrite=False):
+        pass
+    with claimed(folder, resume=True, overwrite=False) as again:
+        assert read_run(again) == {"model": "y"}
+
+
+def test_where_a_file_system_is_mounted_nothing_is_replaced_and_that_is_said_at_once(tmp_path, monkeypatch):
+    folder, empty = make(tmp_path / "x", "finished"), make(tmp_path / "y", "empty")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) in (folder, empty))
+    for way in (claimed(folder, resume=False, overwrite=True), written_whole(folder, overwrite=True),
+                written_whole(empty)):  # fmt: skip
+        with pytest.raises(FolderError, match=r"is where a file system is mounted.*a folder inside it"), way:
+            pass
+    with claimed(empty, resume=False, overwrite=False) as working:
+        assert working == empty
+
+
+def test_a_process_that_does_not_own_a_folder_does_not_take_it_away(tmp_path):
+    """Two that begin at once: the folder of the one is still empty when the other is refused."""
+    folder = tmp_path / "x"
+    with claimed(folder, resume=False, overwrite=False) as working:
+        with pytest.raises(FolderError, match="in use"), claimed(folder, resume=False, overwrite=False):
+            pass
+        assert working.is_dir()
+        begin(working, {"model": "x"})
+
+
+def test_a_persons_folder_called_old_stays(tmp_path):
+    mine = make(tmp_path / ".x.old", "foreign")
+    with written_whole(tmp_path / "x") as made:
+        (made / "a").write_text("x")
+    assert contents(mine) == {"thesis.txt": "years of work"}
 
 
 def test_what_an_earlier_overwrite_left_beside_is_cleared(tmp_path):
@@ -396,8 +454,12 @@ def test_new_folders_are_made_at_once_and_gone_where_nothing_lies_in_them(tmp_pa
     with pytest.raises(RuntimeError), new_folder(runs, "x"):
         fails()
     assert not runs.exists()
+    runs.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FolderError, match="runs is a link to nothing"), new_folder(runs, "x"):
+        fails()
+    runs.unlink()
     runs.write_text("a file")
-    with pytest.raises(FolderError, match="not a directory"), new_folder(runs, "x"):
+    with pytest.raises(FolderError, match="runs is a file"), new_folder(runs, "x"):
         pass
 
 
@@ -424,6 +486,21 @@ def test_a_folder_below_a_file_cannot_be_made_and_says_so_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    file = tmp_path / "x"
+    with replaced(file) as first:
+        first.write(b"first")
+        with pytest.raises(FolderError, match="x is being written by another process"):
+            write_atomically(file, "second")
+    assert contents(tmp_path) == {"x": "first"}
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_next_file(tmp_path):
+    (tmp_path / "x.part").write_text("a long text of a process that was killed")
+    write_atomically(tmp_path / "x", "new")
+    assert contents(tmp_path) == {"x": "new"}
+
+
 @pytest.mark.parametrize("step", ["open", "fsync", "replace"])
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path, monkeypatch, step):
     file = tmp_path / "x"
@@ -433,10 +510,7 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path, monkeypatch, step)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(FolderError, match="no space left on device"):
-        if step == "open":
-            patch.setattr(Path, "open", full)
-        else:
-            patch.setattr(os, step, full)
+        patch.setattr(os, step, full)
         write_atomically(file, "new")
     assert contents(tmp_path) == {"x": "old"}
 

@@ -200,3 +200,9 @@ def test_the_help_of_fit_names_every_choice(capsys, monkeypatch):
     main(["fit", "--help"])
     shown = capsys.readouterr().out
     assert all(word in shown for word in (*IMPORTANCES, *SITE_KINDS, *PRESETS))
+
+
+@pytest.mark.parametrize(("setting", "text"), [("cache_mb", "9" * 20), ("batch_size", "9" * 20), ("channels", "1e19")])
+def test_a_number_too_large_for_a_file_is_refused_as_text_too(setting, text):
+    with pytest.raises(RecipeError, match="64 bits"):
+        Recipe(**{setting: text})

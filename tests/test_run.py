@@ -429,6 +429,17 @@ def test_a_failing_start_leaves_nothing_behind(name, tree, tmp_path, bad, error,
     assert not existed or not list(out.iterdir())
 
 
+@pytest.mark.parametrize("read", ["data", "model"])
+def test_what_a_run_reads_is_not_replaced_by_it(name, tree, tmp_path, read):
+    out = tmp_path / "out"
+    adapt(name, tree, short(), out=out)
+    (images := out / "images").mkdir()
+    arguments = {"data": (name, images), "model": (f"local-dir:{out}", tree)}[read]
+    with pytest.raises(FolderError, match="which is read"):
+        adapt(*arguments, short(), out=out, overwrite=True)
+    assert images.is_dir() and (out / "adapter.json").is_file()
+
+
 def test_a_failing_overwrite_leaves_the_old_adapter_alone(name, tree, tmp_path):
     adapt(name, tree, short(), out=tmp_path / "x")
     old = sha(tmp_path / "x" / "adapter.safetensors")

@@ -129,6 +129,16 @@ def test_a_frozen_head_with_new_classes_is_refused(old):
     adapt(None, named(COLOURS), Recipe(tune_head="frozen", tune_epochs=1), warm_start=old, quiet=True)
 
 
+def test_new_classes_that_nothing_trains_are_named_as_such(old, capsys):
+    adapt(None, named(CHANGED), Recipe(tune_epochs=0), warm_start=old)
+    assert (
+        "--tune-epochs 0: nothing is trained, so what it says of new classes is left to chance"
+        in capsys.readouterr().err
+    )
+    adapt(None, named(COLOURS), Recipe(tune_epochs=0), warm_start=old)
+    assert "left to chance" not in capsys.readouterr().err
+
+
 def test_another_backbone_or_none_or_no_adapter_is_refused(old, tmp_path):
     for source in (old, ttctune.load(old)):
         with pytest.raises(AdapterError, match="digest"):

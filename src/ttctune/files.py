@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,18 +29,40 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(path.name + ".part")
     try:
-        with beside.open("wb") as file:
+        file = _owned(beside, path)
+    except OSError as error:
+        raise error if isinstance(error, TtcError) else cannot_write(path, error) from error
+    with file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, TtcError):
-            raise cannot_write(path, error) from error
-        raise
+            os.replace(beside, path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not isinstance(error, TtcError):
+                raise cannot_write(path, error) from error
+            raise
+
+
+def _owned(beside: Path, path: Path) -> BinaryIO:
+    """The empty file `beside`, which nobody else writes into until it is closed."""
+    file = os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "w+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        owned = os.path.samestat(os.fstat(file.fileno()), os.stat(beside))
+    except (BlockingIOError, FileNotFoundError):
+        owned = False
+    except OSError:  # a file system without locks
+        owned = True
+    if not owned:
+        file.close()
+        given = f"{path} is being written by another process"
+        raise FolderError(given, "a file of one's own", "wait, or choose another -o")
+    file.truncate(0)
+    return file
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -31,17 +31,22 @@ MARKS = {
     MERGED: ("config.json", "merged_by_ttctune"),
     EXPORTED: ("export.json", "exported_by_ttctune"),
 }
-#: What a run and its adapter are made of; all else in their folder is a person's own.
+#: Kind -> what such a folder is made of, a run's that of its adapter; all else in it is a person's own. The images of
+#: an exported task have no fixed names, and no other command replaces it.
 OWN = {
-    CHECKPOINT,
-    "adapter.json",
-    "adapter.safetensors",
-    "importance.safetensors",
-    "history.jsonl",
-    "recipe.toml",
-    "README.md",
-    ".DS_Store",
+    ADAPTER: {
+        CHECKPOINT,
+        "adapter.json",
+        "adapter.safetensors",
+        "importance.safetensors",
+        "history.jsonl",
+        "recipe.toml",
+        "README.md",
+    },
+    MERGED: {"config.json", "model.safetensors"},
 }
+#: What a desktop leaves in any folder that it shows.
+LEFT_BY_DESKTOPS = {".DS_Store"}
 #: A marked file is text about one model; anything larger is not ours.
 LARGEST_MARKED = 16 << 20
 
@@ -102,8 +107,7 @@ def nothing_left_empty(folder: Path) -> Iterator[None]:
         yield
     finally:
         for path in absent:
-            with suppress(OSError):
-                path.rmdir()
+            _remove_empty(path)
 
 
 @contextmanager
@@ -114,10 +118,17 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         FolderError: It cannot be made.
     """
     with nothing_left_empty(parent):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            given = f"{parent} is a {'link to nothing' if parent.is_symlink() else 'file'}"
+            raise FolderError(given, "a folder, or nothing", "remove it, or choose another -o") from error
+        except OSError as error:
+            raise cannot_write(parent, error) from error
         for number in count(1):
             folder = parent / (name if number == 1 else f"{name}-{number}")
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir()
                 break
             except FileExistsError:
                 continue
@@ -126,8 +137,7 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            with suppress(OSError):
-                folder.rmdir()
+            _remove_empty(folder)
 
 
 @contextmanager
@@ -147,13 +157,23 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
     if not folder.is_dir():
         _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
     with ExitStack() as stack:
-        stack.enter_context(nothing_left_empty(folder))
+        stack.enter_context(nothing_left_empty(folder.parent))
+        if folder.parent.is_dir():
+            clear_beside(folder)  # which may put a folder back that died on its way
+        absent = not folder.exists()
         stack.enter_context(locked(folder))
+        if absent:
+            stack.callback(_remove_empty, folder)  # by its owner alone: to others it may look empty too soon
         clear_beside(folder)
         working = _working_folder(folder, resume, overwrite)
         if working != folder:
             stack.enter_context(locked(working))
         yield working
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def clear_beside(folder: Path) -> None:
@@ -181,10 +201,13 @@ def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
         if working := unfinished(folder):
             return working
         raise FolderError(f"{folder} holds no unfinished run", "one to resume", "leave --resume out")
-    if state == "empty":
+    if state == "empty" and (overwrite or not unfinished(folder)):
         return folder
     if overwrite:
+        if EXPORTED in kinds_of(folder):
+            raise FolderError(f"{folder} is {EXPORTED}", "a run, an adapter or a merged model", "choose another -o")
         _check_all_ours(folder)
+        _check_movable(folder)
         return beside(folder)
     if state == "finished":
         raise FolderError(f"{folder} is finished", "an absent or empty folder", "use --overwrite or another -o")
@@ -340,6 +363,7 @@ def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> N
     state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
+    _check_movable(folder)
     if unfinished(folder):
         raise FolderError(f"{folder} holds an unfinished run", "an absent or empty folder", "choose another -o")
     if state == "finished" and replaces and (kinds := kinds_of(folder)) != [replaces]:
@@ -351,11 +375,31 @@ def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> N
         _check_all_ours(folder)
 
 
+def check_apart(folder: Path, sources: Iterable[str | Path]) -> None:
+    """Refuse to write into what is read, which a folder that is replaced would lose.
+
+    Raises:
+        FolderError: One of the sources is `folder`, or lies in it.
+    """
+    for source in sources:
+        if Path(source).resolve().is_relative_to(folder.resolve()):
+            raise FolderError(f"{folder} holds {source}, which is read", "another folder", "choose another -o")
+
+
+def _check_movable(folder: Path) -> None:
+    """Refuse a folder that no other can take the place of."""
+    if os.path.ismount(folder):
+        given = f"{folder} is where a file system is mounted, and cannot be replaced in one step"
+        raise FolderError(given, "a folder inside it", "choose another -o")
+
+
 def _check_all_ours(folder: Path) -> None:
-    """Refuse a run's or an adapter's folder with other files in it; those of other kinds have no fixed names."""
-    if kinds_of(folder) not in ([], [ADAPTER]):
+    """Refuse a folder with a person's files in it, as far as the names of ours are fixed."""
+    kinds = kinds_of(folder) or [ADAPTER]
+    if EXPORTED in kinds:
         return
-    own = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in OWN)
+    ours = LEFT_BY_DESKTOPS.union(*(OWN[kind] for kind in kinds))
+    own = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(".part") not in ours)
     if own:
         given = f"{folder} also holds {own[0]}" + f" and {len(own) - 1} more" * (len(own) > 1)
         raise FolderError(given, "what ttctune wrote there, and nothing to lose", "move it away, or choose another -o")
@@ -409,4 +453,4 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+    return folder.with_name(f".{folder.name}.ttctune-old")

@@ -176,6 +176,14 @@ class Recipe(BaseModel):
             raise ValueError(f"1 to {LARGEST_SIDE} pixels a side")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _check_number(cls, value: Any) -> Any:
+        """Once more: flags arrive as text."""
+        if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+            raise ValueError("a number that fits into 64 bits")
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> "Recipe":
         for setting, value, needs_weights in (

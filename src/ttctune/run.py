@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ttctune import adapter_folder
 from ttctune.adapted import BATCH, Adapted
 from ttctune.backbone.description import InputDescription
-from ttctune.backbone.model import Backbone, Site
-from ttctune.backbone.opening import open_backbone
+from ttctune.backbone.model import Backbone, Site, name_of
+from ttctune.backbone.opening import LOCAL, open_backbone
 from ttctune.backbone.verification import acting_kinds, verify_sites
 from ttctune.calibration import Calibration, calibrate
 from ttctune.errors import BackboneError, DataError, FolderError, RecipeError
@@ -25,7 +25,7 @@ from ttctune.method.attachment import Attachment, attach
 from ttctune.method.importance import prefix_tokens
 from ttctune.method.selection import parameters_of
 from ttctune.metrics import classification_metrics
-from ttctune.output_folder import CHECKPOINT, finish, read_unfinished
+from ttctune.output_folder import CHECKPOINT, check_apart, finish, read_unfinished
 from ttctune.recipe import Recipe
 from ttctune.run_folder import run_folder
 from ttctune.training.checkpoint import Checkpoint
@@ -123,6 +123,8 @@ def adapt(
         begun = processes.decide(lambda: read_unfinished(Path(out).resolve()) if start and resume and out else None)
         source, recipe = settings_of(start, model, recipe, begun)
         own = out if processes.main else None
+        if own:
+            check_apart(Path(own), _sources(source, data, weights))
         folder = stack.enter_context(run_folder(own, source, recipe, resume, overwrite, start.name if start else None))
         cache = folder.working / CHECKPOINT if folder else None
         state = processes.decide(lambda: Checkpoint.read(cache) if cache else Checkpoint())
@@ -135,7 +137,7 @@ def adapt(
         reporter.say(describe(run))
         if start and not state.stage:
             state = first_state(start, run.attachment, run.images, recipe)
-            for line in about(state.settled):
+            for line in about(state.settled, recipe.align_epochs + recipe.tune_epochs):
                 reporter.say(line)
         elif start is None and (advice := few_steps(run)):
             reporter.say(advice)
@@ -156,6 +158,14 @@ def adapt(
             adapted.write_files(folder.working)
             finish(folder.working, folder.path)
     return adapted
+
+
+def _sources(model: str | nn.Module | Backbone, data: Any, weights: str | Path | None) -> list[str | Path]:
+    """Paths that a run reads."""
+    parts = data.values() if isinstance(data, dict) else [data]
+    backbone = name_of(model)
+    folder = [backbone.removeprefix(LOCAL)] if backbone.startswith(LOCAL) else []
+    return [*folder, *(path for path in (*parts, weights) if isinstance(path, str | Path))]
 
 
 def prepare(

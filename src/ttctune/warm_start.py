@@ -152,8 +152,8 @@ def first_state(start: WarmStart, attachment: Attachment, images: ImageData, rec
     )
 
 
-def about(settled: Mapping[str, Any]) -> list[str]:
-    """Lines for people about the warm start that `first_state` settled."""
+def about(settled: Mapping[str, Any], epochs: int) -> list[str]:
+    """Lines for people about the warm start that `first_state` settled for a run of so many epochs."""
     start = settled["warm_start"]
     counts = [f"{start['kept']} classes taken over"]
     if start["new"]:
@@ -162,6 +162,10 @@ def about(settled: Mapping[str, Any]) -> list[str]:
         counts.append(f"{len(start['dropped'])} dropped ({_some(start['dropped'])})")
     selection = "selection kept" if start["selection_kept"] else "channels selected anew"
     lines = [f"warm start from {start['folder']}: {', '.join(counts)}; {selection}"]
+    if start["new"] and not epochs:
+        lines.append(
+            f"{flag_of('tune_epochs')} 0: nothing is trained, so what it says of new classes is left to chance"
+        )
     if not start["val_unseen"]:
         lines.append(
             f"{VAL_MAYBE_SEEN}: its figures may be too good, and no temperature is fitted; give a val part that is new"

@@ -206,13 +206,13 @@ def test_the_results_of_another_split_are_refused(bench, imagined, tmp_path):
 def test_old_protocols_and_ours_do_not_share_a_folder(bench, imagined, tmp_path):
     bench("--split", "test")
     done = bench("--split", "test", "--legacy", "imagenet-colours")
-    assert done.code == 1 and "legacy imagenet-colours; expected None, as the results in" in done.err
+    assert done.code == 1 and "legacy imagenet-colours; expected no legacy, as the results in" in done.err
 
 
 def test_few_shots_and_all_images_do_not_share_a_folder(bench, imagined, tmp_path):
     bench()
     done = bench("--shots", "2")
-    assert done.code == 1 and "shots 2; expected None, as the results in" in done.err
+    assert done.code == 1 and "shots 2; expected no shots, as the results in" in done.err
 
 
 def test_another_model_of_the_same_name_is_refused(bench, imagined, tmp_path):

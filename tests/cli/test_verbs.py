@@ -373,6 +373,12 @@ def test_merge_writes_a_model_that_timm_opens_with_equal_outputs(ttctune, fitted
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["label_names"] == list(adapted.classes)
 
 
+def test_whoever_may_read_the_folder_may_read_the_merged_model(ttctune, fitted, tmp_path):
+    assert ttctune("merge", fitted, "-o", tmp_path / "m", "--quiet").code == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_a_merged_model_of_another_input_size_opens_at_that_size(ttctune, tree, model, tmp_path):
     assert fit(ttctune, tree, model, "-o", tmp_path / "x", image_size="48x64", resize="crop").code == 0
     assert ttctune("merge", tmp_path / "x", "-o", tmp_path / "merged").code == 0
@@ -397,9 +403,9 @@ def test_merge_replaces_a_merged_model_only_when_asked(ttctune, fitted, tmp_path
 
 def test_merge_never_replaces_an_adapter_nor_what_it_reads(ttctune, fitted, tree, tmp_path):
     copy = shutil.copytree(fitted, tmp_path / "copy")
-    for source in (copy, fitted):
+    for source, said in ((copy, "which is read"), (fitted, "is an adapter; expected")):
         done = ttctune("merge", source, "-o", copy, "--overwrite")
-        assert done.code == 1 and "is an adapter; expected" in done.err
+        assert done.code == 1 and said in done.err
     load(copy)
     merged = tmp_path / "merged"
     assert ttctune("merge", fitted, "-o", merged, "--quiet").code == 0

@@ -326,6 +326,56 @@ def test_a_layer_whose_output_is_changed_in_place_is_refused_by_name():
         verify_sites(model, backbone.sites(("fc1",)), PICTURE)
 
 
+class WithLora(nn.Linear):
+    """A layer with an adapter of its own."""
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+
+def test_a_layer_that_computes_more_than_its_weight_is_refused_by_name():
+    """Tuning would leave the rest of it out, and so would merging."""
+    backbone = backbone_of(tiny("vit"))
+    own = backbone.model.blocks[0].attn.proj
+    backbone.model.blocks[0].attn.proj = WithLora(own.in_features, own.out_features)
+    model = attach(backbone, CLASSES).model
+    with pytest.raises(SiteError, match=r"site 0\.attn: a WithLora that is no plain W x \+ b"):
+        verify_sites(model, backbone.sites(("attn",)), PICTURE)
+    backbone.model.blocks[0].attn.proj = own
+    own.register_forward_hook(lambda layer, x, y: 2 * y)
+    with pytest.raises(SiteError, match=r"site 0\.attn: a Linear that is no plain W x \+ b"):
+        verify_sites(attach(backbone, CLASSES).model, backbone.sites(("attn",)), PICTURE)
+
+
+@pytest.mark.parametrize("by", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
+def test_a_weight_that_is_made_of_others_is_no_site(by):
+    """Nothing can be folded into it."""
+    backbone = backbone_of(tiny("vit"))
+    by(backbone.model.blocks[1].mlp.fc1)
+    backbone.sites(("attn", "mlp"))
+    with pytest.raises(SiteError, match=r"at blocks\.1\.mlp\.fc1"):
+        backbone.sites(("fc1",))
+
+
+@pytest.mark.parametrize("shared", ["layer", "weight", "parent"])
+def test_a_layer_or_weight_that_stands_in_two_places_is_refused_by_name(shared):
+    """The second map would be folded into what the first one has changed."""
+    backbone = backbone_of(tiny("vit"))
+    first, second = backbone.model.blocks[0], backbone.model.blocks[1]
+    if shared == "layer":
+        second.mlp.fc1 = first.mlp.fc1
+    elif shared == "weight":
+        second.mlp.fc1.weight = first.mlp.fc1.weight
+    else:
+        second.mlp = first.mlp
+    model = attach(backbone, CLASSES).model
+    verify_sites(model, backbone.sites(("attn",)), PICTURE)
+    with pytest.raises(
+        SiteError, match=r"site 0\.fc1: blocks\.0\.mlp\.fc1, or a parameter of it, stands in another place"
+    ):
+        verify_sites(model, backbone.sites(("fc1",)), PICTURE)
+
+
 def test_channels_in_another_axis_than_the_table_says_are_refused():
     """The output's shape is looked at."""
     model = attached("vit", (), draw=None).model

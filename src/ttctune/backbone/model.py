@@ -148,7 +148,12 @@ def block_names(model: nn.Module, family: Family) -> tuple[str, ...]:
 
 
 def is_linear(layer: nn.Module | None) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    """Whether a layer computes W x + b at every position: a Linear, or a plain 1 x 1 convolution."""
+    """Whether a layer is there to compute W x + b at every position, W being its own: a Linear, or a plain convolution.
+
+    A parametrised weight is not its own: it is made of others, and nothing can be folded into it.
+    """
+    if layer is None or "weight" not in layer._parameters:
+        return False
     if type(layer) is nn.Conv2d:  # a subclass may change the weight first, as weight standardisation does
         plain = (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1)
         return plain and layer.padding in ((0, 0), "valid", "same")

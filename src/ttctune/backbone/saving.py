@@ -41,3 +41,4 @@ def write_timm_folder(folder: Path, model: nn.Module, description: InputDescript
             "crop_mode": "squash" if description.resize == "squash" else description.crop_mode,
         },
     )
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # else its owner alone could read it

@@ -1,12 +1,14 @@
 """Whether the sites of a model act as the method supposes."""
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttctune.backbone.model import Backbone, Site
+from ttctune.backbone.model import Backbone, Site, is_linear
 from ttctune.errors import SiteError
 
 
@@ -20,14 +22,21 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
 
     Raises:
         SiteError: A layer is never called (some families use its weight directly, and a map there would silently do
-            nothing), its output does not hold the channels where the family's row says, or is changed in place by
-            what follows, which the backward pass of a gate could not bear.
+            nothing), its output does not hold the channels where the family's row says, is something else than W x + b
+            of its weight, or is changed in place by what follows, which the backward pass of a gate could not bear;
+            or layer or weight stand in another place too, which would change with it.
     """
     sites = tuple(sites)
     outputs: dict[str, tuple[Tensor, int]] = {}
+    others: set[str] = set()
 
     def see(name: str, output: Tensor) -> None:
         outputs[name] = output, output._version
+
+    def see_layer(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+        see(name, y)
+        if is_linear(layer) and not _is_w_x_plus_b(layer, x, y):
+            others.add(name)
 
     handles = []
     for site in sites:
@@ -35,7 +44,8 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
         if site.kind == "stream":
             handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: see(n, x[0])))
         else:
-            handles.append(layer.register_forward_hook(lambda _, x, y, n=site.name: see(n, y)))
+            handles.append(layer.register_forward_hook(lambda layer, x, y, n=site.name: see_layer(n, layer, x[0], y)))
+    _check_used_once(model, sites)
     like = next(model.parameters())
     mode = model.training
     try:
@@ -59,10 +69,40 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
                 f"{site.width} channels in dimension {site.axis}",
                 "choose other --sites or --gates",
             )
+        if site.name in others:
+            raise SiteError(
+                f"site {site.name}: a {type(model.get_submodule(site.path)).__name__} that is no plain W x + b",
+                "a linear layer",
+                "choose other --sites or --gates",
+            )
         if site.kind != "stream" and output._version != version:
             raise SiteError(
                 f"site {site.name}: {type(model).__name__} changes its output in place",
                 "an output that stays",
+                "choose other --sites or --gates",
+            )
+
+
+def _is_w_x_plus_b(layer: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor) -> bool:
+    plain = F.linear if isinstance(layer, nn.Linear) else F.conv2d
+    expected = plain(x, layer.weight, layer.bias)
+    if y.is_meta:
+        return True
+    return expected.shape != y.shape or torch.allclose(y, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+
+
+def _check_used_once(model: nn.Module, sites: Iterable[Site]) -> None:
+    layers = {site: model.get_submodule(site.path) for site in sites if site.kind != "stream"}
+    at = Counter(map(id, layers.values()))
+    uses: Counter[int] = Counter()
+    for module in model.modules():
+        uses.update(map(id, module._modules.values()))
+        uses.update(map(id, module._parameters.values()))
+    for site, layer in layers.items():
+        if at[id(layer)] > 1 or any(uses[id(part)] > 1 for part in (layer, *layer.parameters())):
+            raise SiteError(
+                f"site {site.name}: {site.path}, or a parameter of it, stands in another place of the model too",
+                "a layer of its own",
                 "choose other --sites or --gates",
             )
 

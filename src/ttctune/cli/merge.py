@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ttctune.cli.options import Adapter, Device, FormatOption, Json, Model, Quiet, Seed, Threads, Weights, start
-from ttctune.errors import FolderError
 
 EXAMPLE = "ttctune merge runs/flowers -o merged/"
 
@@ -33,26 +32,15 @@ def command(
     from ttctune.backbone.saving import write_timm_folder
     from ttctune.cli import printing
     from ttctune.loading import load
-    from ttctune.output_folder import MERGED, written_whole
+    from ttctune.output_folder import MERGED, check_apart, written_whole
 
+    adapted = load(folder, model, weights)
+    backbone = Path(adapted.attachment.backbone.name.removeprefix("local-dir:"))
+    check_apart(out, [path for path in (folder, weights, backbone) if path])
     with written_whole(out, overwrite=overwrite, replaces=MERGED) as made:
-        adapted = load(folder, model, weights)
-        backbone = Path(adapted.attachment.backbone.name.removeprefix("local-dir:"))
-        _check_apart(out, [path for path in (folder, weights, backbone) if path])
         write_timm_folder(made, adapted.merge(), adapted.input, adapted.classes)
     if as_json:
         print(json.dumps({"folder": str(out)}))
     elif not quiet:
         printing.result(f"wrote {out}")
         printing.hint(f'next: timm.create_model("local-dir:{out}", pretrained=True)')
-
-
-def _check_apart(out: Path, sources: list[Path]) -> None:
-    """Refuse to replace what is read: an adapter may lie on an earlier merged model.
-
-    Raises:
-        FolderError: One of the sources is `out`, or lies in it.
-    """
-    for source in sources:
-        if source.resolve().is_relative_to(out.resolve()):
-            raise FolderError(f"{out} holds {source}, which is read", "another folder", "choose another -o")

@@ -133,7 +133,7 @@ def record(record: Record, selection: Mapping[str, Tensor], importance: Mapping[
         table.add_row("val accuracy", f"{record.metrics['accuracy']:.1%} on {record.metrics['images']} images")
         table.add_row("calibration", _calibration(record.metrics, record.calibration))
     if "warm_start" in record.settled:
-        for line in about(record.settled):
+        for line in about(record.settled, record.recipe["align_epochs"] + record.recipe["tune_epochs"]):
             table.add_row("began with", line)
     table.add_row("computed in", f"{record.settled.get('precision')} on {record.settled.get('device')}")
     table.add_row("made with", ", ".join(f"{k} {v}" for k, v in record.versions.items()))
