@@ -206,6 +206,12 @@ def test_a_process_that_does_not_own_a_folder_does_not_take_it_away(tmp_path):
         begin(working, {"model": "x"})
 
 
+def test_a_folder_that_died_on_its_way_is_put_back_before_a_run_replaces_it(tmp_path):
+    make(tmp_path / ".x.ttctune-old", "finished")
+    with claimed(tmp_path / "x", resume=False, overwrite=True) as working:
+        assert working == beside(tmp_path / "x") and state_of(tmp_path / "x") == "finished"
+
+
 def test_a_persons_folder_called_old_stays(tmp_path):
     mine = make(tmp_path / ".x.old", "foreign")
     with written_whole(tmp_path / "x") as made:

@@ -49,7 +49,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 def _owned(beside: Path, path: Path) -> BinaryIO:
     """The empty file `beside`, which nobody else writes into until it is closed."""
-    file = os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "w+b")
+    file = open(beside, "w+b", opener=lambda name, flags: os.open(name, flags & ~os.O_TRUNC, 0o666))  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         owned = os.path.samestat(os.fstat(file.fileno()), os.stat(beside))
