@@ -78,8 +78,8 @@ def page(folder: Path) -> str:
         f"{unfitted:.1f} % of their training images wrong and lie within {spread:.1f} points of each other, and "
         f"the best of them leaves {wrong:.1f} % of the test images wrong. On the training images more parameters, "
         "or better chosen ones, have nothing left to gain: these methods differ in what else they learn with them. "
-        "There size may still matter: [cross-validated on coil100_azimuth18](suite.md#other-sizes), LoRA with the norms "
-        "gains by three times its rank, though with either it is right on 99 % of its training images."
+        "There size may still matter: [cross-validated on coil100_azimuth18](suite.md#other-sizes), LoRA with the "
+        "norms gains by three times its rank, though with either it is right on 99 % of its training images."
     )
     return "\n".join([*lines, "", fill(conclusion, 120), ""])
 
