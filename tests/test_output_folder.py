@@ -1,5 +1,7 @@
 """Who may write where, and that a folder is old or new, never half."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from ttctune.output_folder import (
     RUN,
     begin,
     beside,
+    check_apart,
     claimed,
     finish,
     locked,
@@ -194,6 +197,21 @@ def test_where_a_file_system_is_mounted_nothing_is_replaced_and_that_is_said_at_
             pass
     with claimed(empty, resume=False, overwrite=False) as working:
         assert working == empty
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left_behind(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(FolderError, match="no locks"), claimed(tmp_path / "x", resume=False, overwrite=False):
+        pass
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("source", ["a\0b", "x/y"])
+def test_a_source_that_is_no_path_is_left_to_its_reader(tmp_path, source):
+    check_apart(tmp_path, [source])
 
 
 def test_a_process_that_does_not_own_a_folder_does_not_take_it_away(tmp_path):

@@ -158,8 +158,7 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
         _working_folder(folder, resume, overwrite)  # what is refused is refused before a folder is made
     with ExitStack() as stack:
         stack.enter_context(nothing_left_empty(folder.parent))
-        if folder.parent.is_dir():
-            clear_beside(folder)  # which may put a folder back that died on its way
+        _put_back(folder)
         absent = not folder.exists()
         stack.enter_context(locked(folder))
         if absent:
@@ -179,18 +178,25 @@ def _remove_empty(folder: Path) -> None:
 def clear_beside(folder: Path) -> None:
     """Remove what a process that died has left beside `folder`, unless it is a run that can be resumed.
 
-    Where two folders cannot be swapped in one step, it may have died between two: then the old one is put back.
-
     Raises:
         FolderError: Another process works there.
     """
+    _put_back(folder)
     place = beside(folder)
-    if _aside(folder).is_dir() and not folder.exists():
-        with locked(place):  # which whoever is in the middle of the exchange owns
-            os.replace(_aside(folder), folder)
     if place.is_dir() and state_of(place) != "unfinished":
         with locked(place):
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Put back the old folder of an exchange in three steps that a process did not live to end.
+
+    Raises:
+        FolderError: Another process is in the middle of it.
+    """
+    if _aside(folder).is_dir() and not folder.exists():
+        with locked(beside(folder)):  # which whoever exchanges the two owns
+            os.replace(_aside(folder), folder)
 
 
 def _working_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
@@ -225,6 +231,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         FolderError: Another process owns it, or it cannot be made.
     """
+    absent = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -236,6 +243,8 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise _in_use(folder) from error
         except OSError as error:
+            if absent:
+                _remove_empty(folder)
             raise cannot_write(folder, error) from error
         if not _is_at(handle, folder):
             raise _in_use(folder)  # its owner put another folder in this place and left
@@ -338,7 +347,7 @@ def written_whole(folder: Path, *, overwrite: bool = False, replaces: str | None
             kind, has a person's own files beside an adapter, or is in use.
     """
     folder = folder.resolve()
-    _check_replaceable(folder, overwrite, replaces)
+    check_replaceable(folder, overwrite, replaces)
     made = beside(folder)
     with ExitStack() as owned:
         owned.enter_context(nothing_left_empty(folder.parent))
@@ -346,7 +355,7 @@ def written_whole(folder: Path, *, overwrite: bool = False, replaces: str | None
             owned.enter_context(locked(folder))
         clear_beside(folder)
         owned.enter_context(locked(made))
-        _check_replaceable(folder, overwrite, replaces)
+        check_replaceable(folder, overwrite, replaces)
         try:
             yield made
             sync_tree(made)
@@ -359,7 +368,8 @@ def written_whole(folder: Path, *, overwrite: bool = False, replaces: str | None
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> None:
+def check_replaceable(folder: Path, overwrite: bool, replaces: str | None) -> None:
+    """Refuse, before anything is made, what `written_whole` would refuse; with its arguments and errors."""
     state = state_of(folder)
     if state == "foreign":
         raise _not_ours(folder)
@@ -381,8 +391,13 @@ def check_apart(folder: Path, sources: Iterable[str | Path]) -> None:
     Raises:
         FolderError: One of the sources is `folder`, or lies in it.
     """
+    place = os.path.realpath(folder)
     for source in sources:
-        if Path(source).resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = Path(os.path.realpath(source)).is_relative_to(place)
+        except ValueError:
+            continue  # no path at all, which is refused where it is read
+        if inside:
             raise FolderError(f"{folder} holds {source}, which is read", "another folder", "choose another -o")
 
 

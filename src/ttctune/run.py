@@ -15,7 +15,7 @@ from ttctune import adapter_folder
 from ttctune.adapted import BATCH, Adapted
 from ttctune.backbone.description import InputDescription
 from ttctune.backbone.model import Backbone, Site, name_of
-from ttctune.backbone.opening import LOCAL, open_backbone
+from ttctune.backbone.opening import local_folders, open_backbone
 from ttctune.backbone.verification import acting_kinds, verify_sites
 from ttctune.calibration import Calibration, calibrate
 from ttctune.errors import BackboneError, DataError, FolderError, RecipeError
@@ -163,9 +163,7 @@ def adapt(
 def _sources(model: str | nn.Module | Backbone, data: Any, weights: str | Path | None) -> list[str | Path]:
     """Paths that a run reads."""
     parts = data.values() if isinstance(data, dict) else [data]
-    backbone = name_of(model)
-    folder = [backbone.removeprefix(LOCAL)] if backbone.startswith(LOCAL) else []
-    return [*folder, *(path for path in (*parts, weights) if isinstance(path, str | Path))]
+    return [*local_folders(name_of(model)), *(path for path in (*parts, weights) if isinstance(path, str | Path))]
 
 
 def prepare(

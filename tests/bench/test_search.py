@@ -117,11 +117,11 @@ def test_diverged_trials_count_and_a_search_of_those_alone_chooses_nothing(tmp_p
     search = Search(tmp_path, TRIALS, conditions(model))
     while (trial := search.next_trial(job)) is not None:
         assert search.tell(trial, record(failed="a loss of nan", diverged=True))
-    with pytest.raises(TrainingError, match=r"all 4 trials of ttc on ants diverged"):
+    with pytest.raises(TrainingError, match=r"all 4 trials of ttc on ants failed"):
         search.settled(job)
 
 
-def test_a_trial_that_failed_for_another_reason_is_done_again(tmp_path, job, model):
+def test_a_trial_that_failed_for_another_reason_is_done_once_more_and_then_counts(tmp_path, job, model):
     search = Search(tmp_path, TRIALS, conditions(model))
     first = search.next_trial(job)
     assert not search.tell(first, record(failed="memory ran out"))
@@ -129,6 +129,7 @@ def test_a_trial_that_failed_for_another_reason_is_done_again(tmp_path, job, mod
     assert again.left(job) == TRIALS
     trial = again.next_trial(job)
     assert (trial.trial, trial.settings, trial.dial) == (first.trial, first.settings, first.dial)
+    assert again.tell(trial, record(failed="memory ran out")) and again.left(job) == TRIALS - 1
 
 
 def test_jobs_whose_trial_failed_are_done_by_the_next_call(tmp_path, tasks, model):
@@ -138,7 +139,7 @@ def test_jobs_whose_trial_failed_are_done_by_the_next_call(tmp_path, tasks, mode
     outcome = run_grid(jobs, common, tmp_path, engine, progress, Search(tmp_path, 3, common))
     assert len(engine.started) == 1 and len(outcome.failed) == 2 and progress.time_left() == "?"
     assert sum(progress._left.values()) == 0
-    assert "a trial of its search failed: memory ran out" in outcome.failed[0].failed
+    assert "tried once more by the same command: memory ran out" in outcome.failed[0].failed
     engine = Here(common)
     outcome = run_grid(jobs, common, tmp_path, engine, Progress(quiet=True), Search(tmp_path, 3, common))
     assert len(engine.started) == 3 + 2 and not outcome.failed
@@ -198,7 +199,7 @@ def test_jobs_whose_search_failed_are_listed(tmp_path, tasks, model):
     jobs = jobs_of(tasks[:1], ["norm"], 2, "val")
     outcome = run_grid(jobs, common, tmp_path, engine, Progress(quiet=True), Search(tmp_path, 2, common))
     assert len(engine.started) == 2 and len(outcome.failed) == 2
-    assert "all 2 trials of norm on ants diverged" in read_record(tmp_path / "ants/norm/seed1.json").failed
+    assert "all 2 trials of norm on ants failed" in read_record(tmp_path / "ants/norm/seed1.json").failed
 
 
 def test_a_search_without_optuna_is_refused_in_one_line(tmp_path, model, monkeypatch):

@@ -403,9 +403,9 @@ def test_merge_replaces_a_merged_model_only_when_asked(ttctune, fitted, tmp_path
 
 def test_merge_never_replaces_an_adapter_nor_what_it_reads(ttctune, fitted, tree, tmp_path):
     copy = shutil.copytree(fitted, tmp_path / "copy")
-    for source, said in ((copy, "which is read"), (fitted, "is an adapter; expected")):
+    for source in (copy, fitted):
         done = ttctune("merge", source, "-o", copy, "--overwrite")
-        assert done.code == 1 and said in done.err
+        assert done.code == 1 and "is an adapter; expected" in done.err
     load(copy)
     merged = tmp_path / "merged"
     assert ttctune("merge", fitted, "-o", merged, "--quiet").code == 0

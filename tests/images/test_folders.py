@@ -84,6 +84,20 @@ class TestTrees:
         assert ("class0", "class1", "runs") == open_source(tmp_path).classes
         return None
 
+    def test_training_and_testing_are_parts(self, tmp_path):
+        """As many a download has them."""
+        write_image_tree(tmp_path / "Training", ("a", "b"), 3)
+        write_image_tree(tmp_path / "Testing", ("a", "b"), 2)
+        source = open_source(tmp_path, val_fraction=0)
+        assert {"train": 6, "test": 4} == {part: len(images) for part, images in source.parts.items()}
+
+    def test_training_beside_a_class_is_a_class(self, tmp_path):
+        """Though there are folders in it."""
+        for name in ("match", "training"):
+            write_image_tree(tmp_path / name, ("2019", "2020"))
+        source = open_source(tmp_path, val_fraction=0)
+        assert ("match", "training") == source.classes
+
     def test_two_folders_for_one_part_are_refused(self, tmp_path):
         """val beside valid leaves open which is meant."""
         write_image_tree(tmp_path, parts=("train", "val", "valid"))

@@ -229,6 +229,14 @@ def test_compressed_shards_are_refused_by_name(tmp_path, name):
     check_refused(tmp_path, "is compressed; expected an uncompressed .tar")
 
 
+def test_training_in_the_name_of_a_shard_is_no_part(tmp_path):
+    """It often says what all of them are for."""
+    for part in ("val", "test"):
+        write_tar(tmp_path / f"training-{part}-0.tar", [*sample("0", 0), *sample("1", 1)])
+    write_tar(tmp_path / "shapes-0.tar", [*sample("0", 0), *sample("1", 1)])
+    assert {"train", "val", "test"} == set(open_source(tmp_path).parts)
+
+
 def test_a_name_with_two_parts_is_refused(tmp_path):
     """train-test.tar could be either."""
     write_tar(tmp_path / "train-test.tar", TWO)

@@ -353,7 +353,7 @@ def test_a_weight_that_is_made_of_others_is_no_site(by):
     backbone = backbone_of(tiny("vit"))
     by(backbone.model.blocks[1].mlp.fc1)
     backbone.sites(("attn", "mlp"))
-    with pytest.raises(SiteError, match=r"at blocks\.1\.mlp\.fc1"):
+    with pytest.raises(SiteError, match=r"Linear whose weight is made of others at blocks\.1\.mlp\.fc1"):
         backbone.sites(("fc1",))
 
 
@@ -374,6 +374,23 @@ def test_a_layer_or_weight_that_stands_in_two_places_is_refused_by_name(shared):
         SiteError, match=r"site 0\.fc1: blocks\.0\.mlp\.fc1, or a parameter of it, stands in another place"
     ):
         verify_sites(model, backbone.sites(("fc1",)), PICTURE)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_layer_that_is_called_by_keyword_acts():
+    """As code of one's own may do."""
+    backbone = backbone_of(tiny("vit"))
+    mlp = backbone.model.blocks[0].mlp
+    mlp.forward = lambda x: mlp.fc2(input=mlp.act(mlp.fc1(input=x)))
+    verify_sites(backbone.model, backbone.sites(("fc1", "mlp")), PICTURE)
+
+
+def test_weights_that_are_not_finite_are_left_to_the_loss():
+    """Whose message says more."""
+    backbone = backbone_of(tiny("vit"))
+    with torch.no_grad():
+        backbone.model.blocks[0].mlp.fc1.weight[0, 0] = float("nan")
+    verify_sites(backbone.model, backbone.sites(("fc1", "mlp", "attn")), PICTURE)
 
 
 def test_channels_in_another_axis_than_the_table_says_are_refused():

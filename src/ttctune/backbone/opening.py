@@ -84,6 +84,11 @@ def licences(name: str) -> dict[str, str]:
     return {tag: (config.license if config else None) or "" for tag, config in configs.items()}
 
 
+def local_folders(name: str) -> list[str]:
+    """The folder that a model of this name is read from, or none."""
+    return [name.removeprefix(LOCAL)] if name.startswith(LOCAL) else []
+
+
 def _create(name: str, pretrained: bool) -> nn.Module:
     architecture, _, tag = name.partition(".")
     if name.startswith(LOCAL):

@@ -199,7 +199,7 @@ def check_group(record: Record, job: Job, path: Path) -> None:
     """
     if record.group != job.task.group:
         given = f"{path} says that {record.task} is of the group {record.group!r}"
-        advice = "correct index.csv beside the tasks, or choose another -o"
+        advice = 'correct index.csv beside the tasks, or the "group" of the records'
         raise RecordError(given, f"{job.task.group!r}, as the suite has it", advice)
 
 

@@ -155,7 +155,10 @@ class _Loop:
                 self._go_on(job.study)
             else:
                 self.progress.expect(job.method, 1 - self.search.left(job))
-                self._give_up(job.study, f"a trial of its search failed: {record.failed}")
+                self._give_up(
+                    job.study,
+                    f"a trial of its search failed, and is tried once more by the same command: {record.failed}",
+                )
 
     def _go_on(self, study: str) -> None:
         """Queue the next trial of a search; after the last, the jobs that waited for it."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "search.journal"
 #: What the journal keeps of a study beside its trials: a digest of the images, and the settings that are not searched.
-ABOUT = "about"
+ABOUT, IMAGES = "about", "digest of the images"
 #: The search looks this many times above and below the learning rate of the method's recipe.
 RATE_FACTOR = 10.0
 WEIGHT_DECAYS = (1e-4, 1e-1)
@@ -94,15 +94,16 @@ class Search:
         """Enter what a trial has reached; one that diverged counts as a trial without a value.
 
         Returns:
-            Whether it counts: what failed for another reason says nothing of its settings, and is done again when the
-            search goes on.
+            Whether it counts: what failed for another reason may say nothing of its settings, so it is done once more
+            when the search goes on.
         """
-        study = self._study(trial)
+        study, again = self._study(trial), f"failed {trial.trial}"
         if record.accuracy is not None:
             study.tell(trial.trial, record.accuracy)  # type: ignore[arg-type]
-        elif record.diverged:
+        elif record.diverged or again in study.user_attrs:
             study.tell(trial.trial, state=self._optuna.trial.TrialState.FAIL)  # type: ignore[arg-type]
         else:
+            study.set_user_attr(again, record.failed)
             return False
         return True
 
@@ -114,7 +115,7 @@ class Search:
         """
         good = [t for t in self._study(job).get_trials(deepcopy=False) if t.value is not None]
         if not good:
-            given = f"all {self._trials} trials of {job.method} on {job.task.name} diverged"
+            given = f"all {self._trials} trials of {job.method} on {job.task.name} failed"
             raise TrainingError(given, "at least one that trains", "leave this method out, or change --precision")
         best = max(good, key=lambda trial: (trial.value, -trial.number))
         return self._with(job, best.params, trials=self._trials, chosen_by="search on val")
@@ -135,17 +136,17 @@ class Search:
             self._digests[job.task.name] = self._conditions.data(trial).digest
         drawn = self._space(job)
         settings = {name: value for name, value in self._conditions.settings(trial).items() if name not in drawn}
-        now = {"images": self._digests[job.task.name], **json.loads(json.dumps(settings))}
+        now = {IMAGES: self._digests[job.task.name], **json.loads(json.dumps(settings))}
         then = study.user_attrs.get(ABOUT)
         if then is None:
             study.set_user_attr(ABOUT, now)
             return
-        for name in now:
-            if then.get(name) != now[name]:
-                what = "other images" if name == "images" else f"{name} = {then.get(name)}"
+        for name in now.keys() & then.keys():  # settings that either version does not know yet are as they always were
+            if then[name] != now[name]:
+                what = "other images" if name == IMAGES else f"{name} = {then[name]}"
                 raise RecordError(
                     f"the trials of {job.method} on {job.task.name} in {self._journal} were made with {what}",
-                    f"those of {job.task.path}" if name == "images" else f"{now[name]}, as the method has it now",
+                    f"those of {job.task.path}" if name == IMAGES else f"{now[name]}, as the method has it now",
                     "give what they were made with, or choose another -o",
                 )
 

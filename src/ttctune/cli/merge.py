@@ -29,14 +29,15 @@ def command(
     Merging is exact arithmetic in float32 on the CPU; --device, --precision and --seed change nothing here.
     """
     start(precision, threads, seed)
+    from ttctune.backbone.opening import local_folders
     from ttctune.backbone.saving import write_timm_folder
     from ttctune.cli import printing
     from ttctune.loading import load
-    from ttctune.output_folder import MERGED, check_apart, written_whole
+    from ttctune.output_folder import MERGED, check_apart, check_replaceable, written_whole
 
+    check_replaceable(out.resolve(), overwrite, MERGED)
     adapted = load(folder, model, weights)
-    backbone = Path(adapted.attachment.backbone.name.removeprefix("local-dir:"))
-    check_apart(out, [path for path in (folder, weights, backbone) if path])
+    check_apart(out, [folder, *local_folders(adapted.attachment.backbone.name), *([weights] if weights else [])])
     with written_whole(out, overwrite=overwrite, replaces=MERGED) as made:
         write_timm_folder(made, adapted.merge(), adapted.input, adapted.classes)
     if as_json:

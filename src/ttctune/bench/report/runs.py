@@ -169,11 +169,11 @@ def _groups(folder: Path, records: Iterable[Record]) -> dict[str, str]:
         RecordError: Two records say different ones.
     """
     first: dict[str, Record] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: record.failed is not None):
         before = first.setdefault(record.task, record)
-        if record.group != before.group:
+        if record.group != before.group and record.failed is None:
             given = f"{folder / record.path} says that {record.task} is of the group {record.group!r}"
-            raise RecordError(given, f"{before.group!r}, as {before.path} says", 'write the same "group" into both')
+            raise RecordError(given, f"{before.group!r}, as {before.path} says", 'correct the "group" of one')
     return {task: record.group for task, record in first.items()}
 
 

@@ -8,16 +8,10 @@ from ttctune.images.sources.image_files import data_folders, image_files
 from ttctune.images.sources.labels import unknown_class_error
 from ttctune.images.sources.source import Parts, PartSource
 
-#: Names, in lower case, that a part's folder may have.
-PART_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+#: Words, in lower case, that name a part, alone or in the name of a shard.
+PART_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+#: What a part's folder may be called.
+PART_FOLDERS = {**PART_WORDS, "training": "train", "testing": "test"}
 
 _LAYOUT = "train/<class>/, val/<class>/, test/<class>/ or <class>/ with images inside"
 
@@ -56,8 +50,8 @@ def part_folders(folder: Path) -> dict[str, Path]:
     """
     inside = data_folders(folder)
     named = [path for path in inside if path.name.lower() in PART_FOLDERS]
-    with_classes = {PART_FOLDERS[path.name.lower()] for path in named if data_folders(path)}
-    if "train" not in with_classes and len(named) < len(inside):
+    train = any(path.name.lower() == "train" and data_folders(path) for path in named)
+    if not train and len(named) < len(inside):  # "training" beside classes may well be one
         _check_no_part(folder, named, {path.name for path in inside})
         return {"train": folder}
     found: dict[str, Path] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ttctune.errors import DataError
 from ttctune.images.pictures import FileSlice, LazyPictures, Picture
-from ttctune.images.sources.folder_tree import PART_FOLDERS
+from ttctune.images.sources.folder_tree import PART_FOLDERS, PART_WORDS
 from ttctune.images.sources.image_files import IMAGE_ENDINGS, data_folders, files_in, read_lines
 from ttctune.images.sources.labels import classes_of, multi_label_error, named, numbered, plain_labels
 from ttctune.images.sources.source import Parts, PartSource
@@ -130,7 +130,7 @@ def _by_name(files: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in files:
         words = re.findall(r"[a-z]+", path.stem.lower())
-        parts = {PART_FOLDERS[word] for word in words if word in PART_FOLDERS} or {"train"}
+        parts = {PART_WORDS[word] for word in words if word in PART_WORDS} or {"train"}
         if len(parts) > 1:
             raise DataError(f"the name of shard {path} says {' and '.join(sorted(parts))}", "one part", "rename it")
         found.setdefault(parts.pop(), []).append(path)
