@@ -43,8 +43,8 @@ def page(folder: Path) -> str:
         f"{task} {said(difference({task: right[LONG][task]}, {task: right[USUAL][task]}))}" for task in tasks
     )
     conclusion = (
-        f"{LONG} epochs minus {USUAL}: {said(difference(right[LONG], right[USUAL]))} points of the mean; {single} (95 %, "
-        "paired bootstrap over images with the tasks fixed; one seed, so what another would change is not in it)."
+        f"{LONG} epochs minus {USUAL}: {said(difference(right[LONG], right[USUAL]))} points of the mean; {single} "
+        "(95 %, paired bootstrap over images with the tasks fixed; one seed, so what another would change is not in it)."
     )
     return "\n".join([*lines, "", fill(conclusion, 120), ""])
 
