@@ -44,7 +44,7 @@ def page(folder: Path) -> str:
     )
     conclusion = (
         f"{LONG} epochs minus {USUAL}: {said(difference(right[LONG], right[USUAL]))} points of the mean; {single} "
-        "(95 %, paired bootstrap over images with the tasks fixed; one seed, so what another would change is not in it)."
+        "(95 %, paired bootstrap over images with the tasks fixed; one seed, so what another changes is not in it)."
     )
     return "\n".join([*lines, "", fill(conclusion, 120), ""])
 
