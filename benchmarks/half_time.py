@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from page_of import commands_of, page_of
-from paired import check_same_images, difference, percent, right_of, runs_of, said
+from paired import cells, check_same_images, difference, percent, right_of, runs_of, said
 
 from ttctune.bench.methods import titles_of
 from ttctune.bench.report.runs import Run
@@ -59,11 +59,8 @@ def page(folder: Path) -> str:
     ]
     for (epochs, method), answers in right.items():
         parameters = max(run.parameters for run in found[epochs, method].values())
-        cells = " | ".join(f"{percent({task: answers[task]}):.1f}" for task in tasks)
-        lines.append(
-            f"| {names[method]} | {epochs} | {parameters:,} | {seconds[epochs, method]:.0f} | {cells} "
-            f"| {percent(answers):.1f} |"
-        )
+        shown = f"{names[method]} | {epochs} | {parameters:,} | {seconds[epochs, method]:.0f}"
+        lines.append(f"| {shown} | {cells(answers)} |")
     gain, share = said(difference(right[ours], right[rival])), seconds[ours] / seconds[rival]
     lines += [
         "",

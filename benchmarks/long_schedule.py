@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import fill
 
 from page_of import commands_of, page_of
-from paired import check_same_images, difference, percent, right_of, runs_of, said
+from paired import cells, check_same_images, difference, right_of, runs_of, said
 
 USUAL, LONG = "20", "60"
 
@@ -37,8 +37,7 @@ def page(folder: Path) -> str:
         "|---:|" + "---:|" * (len(tasks) + 1),
     ]
     for epochs, answers in right.items():
-        cells = " | ".join(f"{percent({task: answers[task]}):.1f}" for task in tasks)
-        lines.append(f"| {epochs} | {cells} | {percent(answers):.1f} |")
+        lines.append(f"| {epochs} | {cells(answers)} |")
     single = "; ".join(
         f"{task} {said(difference({task: right[LONG][task]}, {task: right[USUAL][task]}))}" for task in tasks
     )

@@ -39,6 +39,12 @@ def percent(right: dict[str, NDArray[np.float64]]) -> float:
     return 100 * float(np.mean([answers.mean() for answers in right.values()]))
 
 
+def cells(right: dict[str, NDArray[np.float64]]) -> str:
+    """Accuracy on each task and their mean, in percent, as cells of a table."""
+    single = (percent({task: answers}) for task, answers in right.items())
+    return " | ".join(f"{share:.1f}" for share in (*single, percent(right)))
+
+
 def difference(first: dict[str, NDArray[np.float64]], second: dict[str, NDArray[np.float64]]) -> Interval:
     """First minus second, in points of the mean over tasks; 95 %, by paired bootstrap over images with tasks fixed.
 

@@ -129,9 +129,7 @@ class Recipe(BaseModel):
     def _check_kind(cls, value: Any, field: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation is not bool:
             raise ValueError("something else than a switch")
-        if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
-            raise ValueError("a number that fits into 64 bits")
-        return value
+        return cls._check_number(value)
 
     @field_validator("sites", "gates", mode="before")
     @classmethod

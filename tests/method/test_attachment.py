@@ -22,7 +22,7 @@ from models import (
     train_step,
 )
 from ttctune.backbone.model import Site
-from ttctune.backbone.verification import verify_sites
+from ttctune.backbone.verification import acting_kinds, verify_sites
 from ttctune.errors import BackboneError, SiteError
 from ttctune.method.attachment import attach, load_adapter
 from ttctune.method.importance import score
@@ -382,7 +382,7 @@ def test_a_layer_that_is_called_by_keyword_acts():
     backbone = backbone_of(tiny("vit"))
     mlp = backbone.model.blocks[0].mlp
     mlp.forward = lambda x: mlp.fc2(input=mlp.act(mlp.fc1(input=x)))
-    verify_sites(backbone.model, backbone.sites(("fc1", "mlp")), PICTURE)
+    assert acting_kinds(backbone, backbone.model, ("fc1", "mlp"), PICTURE) == ("fc1", "mlp")
 
 
 def test_weights_that_are_not_finite_are_left_to_the_loss():
@@ -390,7 +390,7 @@ def test_weights_that_are_not_finite_are_left_to_the_loss():
     backbone = backbone_of(tiny("vit"))
     with torch.no_grad():
         backbone.model.blocks[0].mlp.fc1.weight[0, 0] = float("nan")
-    verify_sites(backbone.model, backbone.sites(("fc1", "mlp", "attn")), PICTURE)
+    assert acting_kinds(backbone, backbone.model, ("fc1", "mlp", "attn"), PICTURE) == ("fc1", "mlp", "attn")
 
 
 def test_channels_in_another_axis_than_the_table_says_are_refused():

@@ -170,8 +170,7 @@ def _described(model: nn.Module, path: str) -> str:
                 details.append(f"{name} {_times(values)}")
         return f"{type(layer).__name__} {_times(layer.kernel_size)}" + (f" of {', '.join(details)}" * bool(details))
     if layer is not None:
-        made = isinstance(layer, nn.Linear | nn.Conv2d) and "weight" not in layer._parameters
-        return type(layer).__name__ + " whose weight is made of others" * made
+        return type(layer).__name__ + " whose weight is made of others" * isinstance(layer, nn.Linear)
     parent = find(model, path.rpartition(".")[0])
     beside = [name for name, child in (parent.named_children() if parent else ()) if is_linear(child)]
     return f"nothing ({' and '.join(beside)} instead)" if beside else "nothing"

@@ -39,7 +39,7 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
         name: str, layer: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor], y: Tensor
     ) -> None:
         see(name, y)
-        (x,) = (*positional, *named.values())
+        x, *_ = (*positional, *named.values())
         if is_linear(layer) and not _is_w_x_plus_b(layer, x, y):
             others.add(name)
 
@@ -61,30 +61,30 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
             handle.remove()
     for site in sites:
         if site.name not in outputs:
-            raise SiteError(
+            raise _unfit(
                 f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
                 "a layer that is called",
-                "choose other --sites or --gates",
             )
         output, version = outputs[site.name]
         if output.shape[site.axis] != site.width:
-            raise SiteError(
+            raise _unfit(
                 f"site {site.name}: output of shape {tuple(output.shape)}",
                 f"{site.width} channels in dimension {site.axis}",
-                "choose other --sites or --gates",
             )
         if site.name in others:
-            raise SiteError(
+            raise _unfit(
                 f"site {site.name}: a {type(model.get_submodule(site.path)).__name__} that is no plain W x + b",
                 "a linear layer",
-                "choose other --sites or --gates",
             )
         if site.kind != "stream" and output._version != version:
-            raise SiteError(
+            raise _unfit(
                 f"site {site.name}: {type(model).__name__} changes its output in place",
                 "an output that stays",
-                "choose other --sites or --gates",
             )
+
+
+def _unfit(given: str, expected: str) -> SiteError:
+    return SiteError(given, expected, "choose other --sites or --gates")
 
 
 def _is_w_x_plus_b(layer: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor) -> bool:
@@ -106,10 +106,9 @@ def _check_used_once(model: nn.Module, sites: Iterable[Site]) -> None:
         uses.update(map(id, module._parameters.values()))
     for site, layer in layers.items():
         if at[id(layer)] > 1 or any(uses[id(part)] > 1 for part in (layer, *layer.parameters())):
-            raise SiteError(
+            raise _unfit(
                 f"site {site.name}: {site.path}, or a parameter of it, stands in another place of the model too",
                 "a layer of its own",
-                "choose other --sites or --gates",
             )
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -220,15 +220,24 @@ def check_settings(record: Record, now: Mapping[str, Any], path: Path) -> None:
     Raises:
         RecordError: A setting differs, other than default sites and gates of which the family has only some.
     """
+    for name, then in changed_settings(record.settings, now):
+        raise RecordError(
+            f"{path} was made with {name} = {then}",
+            f"{now[name]}, as the method has it now",
+            "choose another -o, or remove the file",
+        )
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each setting that is not what it was, with what that was; one that `before` does not state was as it once was.
+
+    Default sites and gates of which the family has only some are no change.
+    """
     for name, value in now.items():
-        stated = name in record.settings
-        then = record.settings[name] if stated else ONCE.get(name, value)
+        stated = name in before
+        then = before[name] if stated else ONCE.get(name, value)
         if then != value and not (stated and _is_default(name, value) and set(then) < set(value)):
-            raise RecordError(
-                f"{path} was made with {name} = {then}",
-                f"{value}, as the method has it now",
-                "choose another -o, or remove the file",
-            )
+            yield name, then
 
 
 def _is_default(name: str, value: Any) -> bool:

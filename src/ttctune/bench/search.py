@@ -5,14 +5,13 @@ recipe, so that a search cannot end below it on val; the others are drawn by Opt
 so that an interrupted search goes on as if it had not stopped. One process asks and tells, and writes the journal.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ttctune.bench.grid import Conditions, Job
+from ttctune.bench.grid import Conditions, Job, changed_settings
 from ttctune.bench.methods import method_of
 from ttctune.bench.record import Record
 from ttctune.errors import RecipeError, RecordError, TrainingError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "search.journal"
 #: What the journal keeps of a study beside its trials: a digest of the images, and the settings that are not searched.
-ABOUT, IMAGES = "about", "digest of the images"
+ABOUT = "about"
 #: The search looks this many times above and below the learning rate of the method's recipe.
 RATE_FACTOR = 10.0
 WEIGHT_DECAYS = (1e-4, 1e-1)
@@ -136,19 +135,16 @@ class Search:
             self._digests[job.task.name] = self._conditions.data(trial).digest
         drawn = self._space(job)
         settings = {name: value for name, value in self._conditions.settings(trial).items() if name not in drawn}
-        now = {IMAGES: self._digests[job.task.name], **json.loads(json.dumps(settings))}
-        then = study.user_attrs.get(ABOUT)
+        digest, then = self._digests[job.task.name], study.user_attrs.get(ABOUT)
         if then is None:
-            study.set_user_attr(ABOUT, now)
+            study.set_user_attr(ABOUT, {"images": digest, "settings": settings})
             return
-        for name in now.keys() & then.keys():  # settings that either version does not know yet are as they always were
-            if then[name] != now[name]:
-                what = "other images" if name == IMAGES else f"{name} = {then[name]}"
-                raise RecordError(
-                    f"the trials of {job.method} on {job.task.name} in {self._journal} were made with {what}",
-                    f"those of {job.task.path}" if name == IMAGES else f"{now[name]}, as the method has it now",
-                    "give what they were made with, or choose another -o",
-                )
+        given = f"the trials of {job.method} on {job.task.name} in {self._journal} were made with"
+        advice = "give what they were made with, or choose another -o"
+        if then["images"] != digest:
+            raise RecordError(f"{given} other images", f"those of {job.task.path}", advice)
+        for name, before in changed_settings(then["settings"], settings):
+            raise RecordError(f"{given} {name} = {before}", f"{settings[name]}, as the method has it now", advice)
 
     def _is_drawn(self, trial: "FrozenTrial", job: Job) -> bool:
         return bool(trial.params.keys() == self._space(job).keys())
