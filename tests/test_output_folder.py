@@ -324,7 +324,7 @@ def test_a_run_killed_while_it_is_put_in_place_can_be_resumed(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt), claimed(folder, resume=False, overwrite=True) as working:
         begin(working, {"model": "y"})
         (working / "adapter.json").write_text('{"ttctune_format": 1, "new": true}')
-        monkeypatch.setattr("ttctune.output_folder.publish", killed)
+        monkeypatch.setattr("ttctune.output_folder.runs.publish", killed)
         finish(working, folder)
     monkeypatch.undo()
     assert json.loads((folder / "adapter.json").read_text())["old"]

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -29,58 +30,67 @@ def verify_sites(model: nn.Module, sites: Iterable[Site], picture: tuple[int, in
     """
     sites = tuple(sites)
     _check_used_once(model, sites)
-    outputs: dict[str, tuple[Tensor, int]] = {}
-    others: set[str] = set()
+    seen = _look(model, sites, picture)
+    for site in sites:
+        _check(site, seen.get(site.name), model)
 
-    def see(name: str, output: Tensor) -> None:
-        outputs[name] = output, output._version
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a site gave in one forward pass: its output, the output's version then, and whether it is W x + b."""
+
+    output: Tensor
+    version: int
+    plain: bool
+
+
+def _look(model: nn.Module, sites: Iterable[Site], picture: tuple[int, int, int]) -> dict[str, _Seen]:
+    """One forward pass; a site that is not called is not in the result."""
+    seen: dict[str, _Seen] = {}
+
+    def see_stream(name: str, _: nn.Module, positional: tuple[Tensor, ...]) -> None:
+        seen[name] = _Seen(positional[0], positional[0]._version, plain=True)
 
     def see_layer(
         name: str, layer: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor], y: Tensor
     ) -> None:
-        see(name, y)
         x, *_ = (*positional, *named.values())
-        if is_linear(layer) and not _is_w_x_plus_b(layer, x, y):
-            others.add(name)
+        seen[name] = _Seen(y, y._version, not is_linear(layer) or _is_w_x_plus_b(layer, x, y))
 
-    handles = []
-    for site in sites:
-        layer = model.get_submodule(site.path)
-        if site.kind == "stream":
-            handles.append(layer.register_forward_pre_hook(lambda _, x, n=site.name: see(n, x[0])))
-        else:
-            handles.append(layer.register_forward_hook(partial(see_layer, site.name), with_kwargs=True))
     like = next(model.parameters())
     mode = model.training
-    try:
+    with ExitStack() as stack:
+        for site in sites:
+            layer = model.get_submodule(site.path)
+            handle = (
+                layer.register_forward_pre_hook(partial(see_stream, site.name))
+                if site.kind == "stream"
+                else layer.register_forward_hook(partial(see_layer, site.name), with_kwargs=True)
+            )
+            stack.callback(handle.remove)
+        stack.callback(model.train, mode)
         with torch.no_grad():
             model.eval()(torch.zeros(1, *picture, dtype=like.dtype, device=like.device))
-    finally:
-        model.train(mode)
-        for handle in handles:
-            handle.remove()
-    for site in sites:
-        if site.name not in outputs:
-            raise _unfit(
-                f"site {site.kind!r}: {type(model).__name__} never calls {site.path}, it uses its weight directly",
-                "a layer that is called",
-            )
-        output, version = outputs[site.name]
-        if output.shape[site.axis] != site.width:
-            raise _unfit(
-                f"site {site.name}: output of shape {tuple(output.shape)}",
-                f"{site.width} channels in dimension {site.axis}",
-            )
-        if site.name in others:
-            raise _unfit(
-                f"site {site.name}: a {type(model.get_submodule(site.path)).__name__} that is no plain W x + b",
-                "a linear layer",
-            )
-        if site.kind != "stream" and output._version != version:
-            raise _unfit(
-                f"site {site.name}: {type(model).__name__} changes its output in place",
-                "an output that stays",
-            )
+    return seen
+
+
+def _check(site: Site, seen: _Seen | None, model: nn.Module) -> None:
+    family = type(model).__name__
+    if seen is None:
+        raise _unfit(
+            f"site {site.kind!r}: {family} never calls {site.path}, it uses its weight directly",
+            "a layer that is called",
+        )
+    if seen.output.shape[site.axis] != site.width:
+        raise _unfit(
+            f"site {site.name}: output of shape {tuple(seen.output.shape)}",
+            f"{site.width} channels in dimension {site.axis}",
+        )
+    if not seen.plain:
+        layer = type(model.get_submodule(site.path)).__name__
+        raise _unfit(f"site {site.name}: a {layer} that is no plain W x + b", "a linear layer")
+    if site.kind != "stream" and seen.output._version != seen.version:
+        raise _unfit(f"site {site.name}: {family} changes its output in place", "an output that stays")
 
 
 def _unfit(given: str, expected: str) -> SiteError:
