@@ -20,7 +20,7 @@ for line in [*project["dependencies"], *extras["demo"], *extras["bench"]]:
         print(f"{name}=={floor}")
 PROGRAM
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet -c "$root/constraints.txt" torch torchvision
-"$work/venv/bin/pip" install --quiet -c "$root/constraints.txt" -r "$work/floors.txt" timm hypothesis pytest pytest-xdist
+"$work/venv/bin/pip" install --quiet -c "$root/constraints.txt" torch torchvision timm
+"$work/venv/bin/pip" install --quiet -r "$work/floors.txt" hypothesis pytest pytest-xdist
 cd "$root"
 PYTHONPATH="$root/src" "$work/venv/bin/python" -m pytest -n 2 -m "not slow" -p no:cacheprovider
