@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -536,6 +537,23 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path, monkeypatch, step)
     with monkeypatch.context() as patch, pytest.raises(FolderError, match="no space left on device"):
         patch.setattr(os, step, full)
         write_atomically(file, "new")
+    assert contents(tmp_path) == {"x": "old"}
+
+
+@pytest.fixture
+def short_files():
+    """No file of this process can grow beyond 1,000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [2_000, 200_000])  # within a buffer, which closing the file would write again; beyond
+def test_a_file_without_room_is_as_it_was_and_says_which_it_is(tmp_path, short_files, size):
+    write_atomically(tmp_path / "x", "old")
+    with pytest.raises(FolderError, match="cannot write .*x: file too large"):
+        write_atomically(tmp_path / "x", b"x" * size)
     assert contents(tmp_path) == {"x": "old"}
 
 

@@ -42,6 +42,8 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         except BaseException as error:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
+            with suppress(OSError):  # which would try again what has just failed, and hide it
+                file.close()
             if isinstance(error, OSError) and not isinstance(error, TtcError):
                 raise cannot_write(path, error) from error
             raise
