@@ -552,7 +552,7 @@ def short_files():
 @pytest.mark.parametrize("size", [2_000, 200_000])  # within a buffer, which closing the file would write again; beyond
 def test_a_file_without_room_is_as_it_was_and_says_which_it_is(tmp_path, short_files, size):
     write_atomically(tmp_path / "x", "old")
-    with pytest.raises(FolderError, match="cannot write .*x: file too large"):
+    with pytest.raises(FolderError, match=r"cannot write .*x: file too large"):
         write_atomically(tmp_path / "x", b"x" * size)
     assert contents(tmp_path) == {"x": "old"}
 
